@@ -1,0 +1,70 @@
+/*
+ * Message bodies: one immutable, counted body a message, shared by all its deliveries. In memory up
+ * to limits.message_body_spool_size, else in an unlinked file of limits.spool_dir. Its SHA-512 is
+ * computed once, while it arrives; large pieces in the thread pool.
+ *
+ * Threads: a bodies (the budget) is shared by all loops; a writer belongs to one loop; a finished
+ * body may be referenced and read from any loop.
+ */
+#ifndef BODY_H
+#define BODY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include <lonely/span.h>
+
+struct bodies;
+struct bodies_conf {
+    const char *spool_dir; /* made if absent */
+    uint64_t spool_size;   /* longer bodies go to a file */
+    uint64_t max_memory;   /* all bodies in memory together; beyond it smaller ones are spooled */
+};
+
+/* NULL, with one line in `error`, when spool_dir cannot be made or written. */
+struct bodies *bodies_create(const struct bodies_conf *conf, char error[256]);
+void bodies_destroy(struct bodies *bodies);          /* after the last body */
+uint64_t bodies_memory(const struct bodies *bodies); /* bytes held in memory now */
+
+enum body_error {
+    BODY_OK,
+    BODY_NO_ROOM, /* the disk is full: 507 */
+    BODY_IO       /* the file could not be written or read */
+};
+
+struct body;
+void body_ref(struct body *b);
+void body_unref(struct body *b); /* NULL is allowed */
+uint64_t body_size(const struct body *b);
+const uint8_t *body_sha512(const struct body *b); /* 64 bytes */
+bool body_in_memory(const struct body *b);
+struct lonely_span body_span(const struct body *b); /* of a body in memory */
+/* Reads a spooled body; blocks, so for the thread pool. Bytes read (less than len only at the end),
+ * or -1. */
+ptrdiff_t body_pread(const struct body *b, uint64_t at, uint8_t *to, size_t len);
+
+/*
+ * Writes one body. `expected` is the size that the peer announced, or UINT64_MAX: a hint that
+ * decides early between memory and file, never an allocation by itself.
+ */
+struct body_writer;
+struct body_writer *body_writer_create(struct bodies *bodies, uv_loop_t *loop, uint64_t expected);
+
+/* Adds bytes (copied). Returns true when the writer can take more now; false: stop until `on_ready`
+ * runs (later, on the loop). A failure shows at body_writer_finish. */
+bool body_writer_add(struct body_writer *w, struct lonely_span bytes, void (*on_ready)(void *arg),
+                     void *arg);
+
+/*
+ * Ends it and frees the writer. `done` runs exactly once, on the loop, possibly before this returns
+ * (a small body has nothing to wait for). On BODY_OK the body comes with one reference, the
+ * receiver's.
+ */
+typedef void body_done_fn(void *arg, enum body_error err, struct body *b);
+void body_writer_finish(struct body_writer *w, body_done_fn *done, void *arg);
+
+/* Gives up: nothing runs any more, memory and file are freed as soon as the pool lets go. */
+void body_writer_abort(struct body_writer *w);
+
+#endif

@@ -1,0 +1,87 @@
+/*
+ * The options of the broadcaster: one table (conf.c) makes the configuration file, --set, --help,
+ * the sample file and lonelypss.ini(5).
+ */
+#ifndef CONF_H
+#define CONF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+struct conf_list {
+    char **items;
+    size_t count;
+};
+
+#define CONF_NONE UINT64_MAX /* a size, time or count whose value is `none` */
+
+/* A field a key, named after it; times in milliseconds, sizes in bytes; CONF_NONE where `none` is
+ * allowed. */
+struct conf {
+    struct {
+        struct conf_list listen;
+        uint64_t workers;
+        char *spool_dir;
+        uint64_t drain_timeout_ms;
+    } broadcaster;
+    struct {
+        uint64_t header_timeout_ms, body_idle_timeout_ms, keepalive_timeout_ms, body_timeout_ms;
+        uint64_t discard_bytes, max_header_bytes;
+    } http;
+    struct {
+        char *type;
+        char *path;
+        uint64_t timeout_ms;
+    } database;
+    struct {
+        char *secrets; /* NULL: none */
+        bool strict_permissions;
+    } auth;
+    struct {
+        uint64_t outgoing_http_timeout_total_ms, outgoing_http_timeout_connect_ms;
+        uint64_t outgoing_http_timeout_sock_connect_ms, outgoing_http_timeout_sock_read_ms;
+        uint64_t max_in_flight, max_per_origin, max_per_url, max_queued, max_reply_bytes;
+        char *ca_file; /* NULL: none */
+        char *proxy;   /* NULL: none */
+    } webhook;
+    struct {
+        uint64_t message_body_spool_size, max_body_memory, max_message_bytes;
+        uint64_t max_topic_bytes, max_glob_bytes, max_url_bytes;
+        uint64_t max_connections;
+        uint64_t retry_after_s;
+    } limits;
+    struct {
+        char *level;  /* error, warn, info, debug */
+        char *format; /* text, json */
+        bool access;
+    } log;
+};
+
+/* One line, what is wrong and where ("lonelypss.ini:12: ..."), ready to be printed. */
+struct conf_error {
+    char text[512];
+};
+
+/* Fills `c` with the defaults. Strings and lists are owned by `c` until conf_fini. */
+void conf_init(struct conf *c);
+void conf_fini(struct conf *c);
+
+/* Reads an INI file; relative paths in it become relative to its folder. false: `error`, and `c` is
+ * only good for conf_fini. */
+bool conf_read_file(struct conf *c, const char *path, struct conf_error *error);
+
+/* Applies "section.key=value"; wins over the file. A list given so replaces the file's; given again
+ * it grows. */
+bool conf_set(struct conf *c, const char *assignment, struct conf_error *error);
+
+/* Checks what only the whole shows (an address list that is empty, a limit above another). */
+bool conf_check(const struct conf *c, struct conf_error *error);
+
+void conf_print_help(FILE *out); /* every option with unit, default and meaning */
+void conf_print_sample(
+    FILE *out,
+    const struct conf *c); /* an INI file with the values of `c`; defaults commented out */
+
+#endif

@@ -1,0 +1,26 @@
+/* Names and texts of the errors, from the one list in lonely/error.h. */
+#include <lonely/error.h>
+
+const char *lonely_error_str(enum lonely_error err)
+{
+    switch (err) {
+#define X(name, text)                                                                              \
+    case name:                                                                                     \
+        return text;
+        LONELY_ERROR_MAP(X)
+#undef X
+    }
+    return "unknown error";
+}
+
+const char *lonely_error_name(enum lonely_error err)
+{
+    switch (err) {
+#define X(name, text)                                                                              \
+    case name:                                                                                     \
+        return #name;
+        LONELY_ERROR_MAP(X)
+#undef X
+    }
+    return "unknown";
+}

@@ -1,0 +1,102 @@
+/*
+ * HTTP client of one loop: POSTs by libcurl multi, connections and their polls kept. Knows nothing
+ * of queues and limits; the caller bounds how many calls it makes.
+ *
+ * Threads: all functions and callbacks on the thread of the loop given to create.
+ */
+#ifndef NET_HTTP_CLIENT_H
+#define NET_HTTP_CLIENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <uv.h>
+
+#include <lonely/span.h>
+
+struct http_client;
+struct http_call;
+
+struct http_client_conf {
+    uint64_t timeout_total_ms;        /* whole call; 0: none */
+    uint64_t timeout_connect_ms;      /* all attempts to connect, DNS included; 0: none */
+    uint64_t timeout_sock_connect_ms; /* one attempt; 0: none */
+    uint64_t timeout_sock_read_ms;    /* no byte received or sent; 0: none */
+    size_t max_reply_bytes;           /* a longer reply body is HTTP_CALL_REPLY_SIZE */
+    uint32_t max_connections;         /* kept open; must exceed the calls made at once */
+    const char *ca_file;              /* trust this instead of the system's; NULL: the system's */
+    const char *proxy;                /* NULL: none; the environment is ignored always */
+    const char *user_agent;
+    /* May this address be connected to? Judged after DNS, at each connect, IPv4-mapped addresses
+     * already unmapped. NULL: all may. */
+    bool (*allow_address)(void *arg, const struct sockaddr *address);
+    void *allow_arg;
+};
+
+/*
+ * Where the second part of a body comes from. `read` copies up to `len` bytes (at least 1) at
+ * offset `at` into `to` and returns how many, or HTTP_SOURCE_WAIT when they are not at hand: then
+ * http_call_resume must be called when they are, or HTTP_SOURCE_FAIL.
+ */
+#define HTTP_SOURCE_WAIT (-1)
+#define HTTP_SOURCE_FAIL (-2)
+struct http_source {
+    uint64_t size;
+    ptrdiff_t (*read)(void *arg, uint64_t at, uint8_t *to, size_t len);
+    void *arg;
+};
+
+struct http_call_request {
+    const char *url; /* NUL-terminated; only http and https; its fragment is not sent */
+    /* Header lines without line ends ("Name: value"), `header_count` of them. */
+    const char *const *headers;
+    size_t header_count;
+    struct lonely_span prefix;        /* beginning of the body; must live until done */
+    const struct http_source *source; /* rest of the body; NULL: none; must live until done */
+};
+
+enum http_call_status {
+    HTTP_CALL_REPLIED,    /* a whole reply, whatever its HTTP status */
+    HTTP_CALL_URL,        /* the URL cannot be used */
+    HTTP_CALL_CONNECT,    /* no connection, or name not found, or address refused */
+    HTTP_CALL_TLS,        /* TLS handshake or certificate */
+    HTTP_CALL_TIMEOUT,    /* one of the timeouts */
+    HTTP_CALL_REPLY_SIZE, /* reply longer than max_reply_bytes */
+    HTTP_CALL_BROKEN,     /* connection lost, malformed reply, source failed */
+    HTTP_CALL_CANCELLED   /* http_client_close or http_call_cancel */
+};
+
+struct http_reply {
+    enum http_call_status status;
+    int http_status;         /* with HTTP_CALL_REPLIED */
+    struct lonely_span body; /* with HTTP_CALL_REPLIED; dies on return of done */
+    const char *detail;      /* otherwise: one line for the log, never NULL; dies with done */
+};
+
+/* Runs exactly once for each call, never before http_client_post has returned. */
+typedef void http_call_done_fn(void *arg, const struct http_reply *reply);
+
+/* NULL when libcurl cannot be initialised or ca_file cannot be read (`error` says why). */
+struct http_client *http_client_create(uv_loop_t *loop, const struct http_client_conf *conf,
+                                       char error[256]);
+
+/* Starts a POST. `request` itself and its URL and headers are copied. Redirects are not followed,
+ * compressed replies not asked for. Never fails: troubles arrive through `done`. */
+struct http_call *http_client_post(struct http_client *client,
+                                   const struct http_call_request *request, http_call_done_fn *done,
+                                   void *arg);
+
+/* After HTTP_SOURCE_WAIT: the source can be read again, or has failed. */
+void http_call_resume(struct http_call *call);
+
+/* Ends a call; `done` runs with HTTP_CALL_CANCELLED before this returns. */
+void http_call_cancel(struct http_call *call);
+
+/* Drops kept connections; running calls go on. For use after the rules of allow_address changed. */
+void http_client_forget_connections(struct http_client *client);
+
+/* Cancels all calls (their done runs before this returns), then frees the client once the loop has
+ * run its closing callbacks; `on_closed` runs then. */
+void http_client_close(struct http_client *client, void (*on_closed)(void *arg), void *arg);
+
+#endif

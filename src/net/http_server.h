@@ -1,0 +1,47 @@
+/*
+ * HTTP/1.1 server of one loop: connections on streams, grammar by http_parser.c, answers in request
+ * order. Speaks to the application through http.h only.
+ *
+ * Threads: all functions on the thread of the loop given to create, except where stated.
+ */
+#ifndef NET_HTTP_SERVER_H
+#define NET_HTTP_SERVER_H
+
+#include <stdatomic.h>
+#include <uv.h>
+
+#include "http.h"
+
+struct http_server_conf {
+    uint64_t header_timeout_ms;    /* whole request head, from its first byte, also when it drips */
+    uint64_t body_idle_timeout_ms; /* no byte of a body; 0: none */
+    uint64_t body_timeout_ms;      /* whole body; 0: none */
+    uint64_t keepalive_timeout_ms; /* idle connection, also a new one that sends nothing */
+    uint64_t discard_bytes;        /* of a refused body are read and thrown away, then closed */
+    uint32_t max_header_bytes;     /* request line and headers; more: 431 */
+    uint32_t max_connections;      /* of this server; at the cap accepting pauses */
+};
+
+struct http_server;
+
+/* Makes a server without listeners. `conf` is copied. Aborts when memory is out, never fails. */
+struct http_server *http_server_create(uv_loop_t *loop, const struct http_server_conf *conf,
+                                       http_on_request_fn *on_request, void *app);
+
+/* Accepts on `fd`, a bound and listening non-blocking TCP socket, which the server owns from now
+ * on, also when it fails. Returns 0 or a negative libuv error. */
+int http_server_listen(struct http_server *server, int fd);
+
+/* Stops accepting, closes idle connections, lets running exchanges finish (their answers say
+ * Connection: close). `on_drained` runs once, later, when no connection is left. */
+void http_server_drain(struct http_server *server, void (*on_drained)(void *arg), void *arg);
+
+/* Closes everything at once (on_abort runs for exchanges whose body was being read; an exchange
+ * that still awaits its answer may be answered later, into nothing) and frees the server once the
+ * loop has run its closing callbacks. `on_closed` runs then. */
+void http_server_close(struct http_server *server, void (*on_closed)(void *arg), void *arg);
+
+/* Connections open now. */
+uint32_t http_server_connections(const struct http_server *server);
+
+#endif
