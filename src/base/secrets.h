@@ -13,8 +13,8 @@
 
 #include <lonely/auth.h>
 
-/* A larger file is refused. Two tokens of the greatest length fit twice. */
-#define SECRETS_FILE_MAX 16384
+/* A larger file is refused. Two tokens of the greatest length fit, every character escaped. */
+#define SECRETS_FILE_MAX 32768
 
 /* Whose file it is. It matters for version 1, which is written from its owner's point of view. */
 enum secrets_owner { SECRETS_BROADCASTER, SECRETS_SUBSCRIBER };
