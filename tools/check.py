@@ -1,0 +1,156 @@
+"""Runs every ring of tests and sums their results. Called by `./dev check`.
+
+Each ring leaves a JUnit file; the last line printed is "N passed, N failed, N skipped" over all of
+them. A ring that cannot be built counts as one failure, so that the others are still seen.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build"
+PYTEST = [str(BUILD / "venv/bin/python"), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+
+# name of the build: compiler, meson options, environment of its programs, suites left out
+SANITIZER_ENV = {
+    "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1:allocator_may_return_null=1",
+    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+    "TSAN_OPTIONS": "halt_on_error=1",
+}
+BUILDS = {
+    "gcc": ("gcc", ["-Dbuildtype=release"], {}),
+    "asan": (
+        "clang",
+        ["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dfuzzers=true"],
+        SANITIZER_ENV,
+    ),
+    "tsan": ("gcc", ["-Db_sanitize=thread", "-Db_lundef=false"], SANITIZER_ENV),
+}
+
+
+class Tally:
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+        self.troubles = []
+
+    def add(self, ring, passed, failed, skipped, troubles=()):
+        self.passed += passed
+        self.failed += failed
+        self.skipped += skipped
+        self.troubles += [f"{ring}: {trouble}" for trouble in troubles]
+        print(f"   {ring}: {passed} passed, {failed} failed, {skipped} skipped", flush=True)
+
+    def add_step(self, ring, ok, trouble="see above"):
+        self.add(ring, int(ok), int(not ok), 0, [] if ok else [trouble])
+
+    def add_junit(self, ring, path, exit_code):
+        """Counts the cases of a JUnit file; a failed run without a failed case is a failure."""
+        if not path.exists():
+            self.add_step(ring, False, "no results")
+            return
+        cases = list(ElementTree.parse(path).getroot().iter("testcase"))
+        bad = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
+        skipped = [c for c in cases if c.find("skipped") is not None]
+        failed = len(bad)
+        troubles = [f"{c.get('classname')} {c.get('name')}" for c in bad]
+        if exit_code != 0 and not failed:
+            failed, troubles = 1, [f"exit status {exit_code}"]
+        if not cases:
+            failed, troubles = 1, ["no test ran"]
+        self.add(ring, len(cases) - len(bad) - len(skipped), failed, len(skipped), troubles)
+
+
+def run(command, log=None, env=None, timeout=1800):
+    """Exit status of a command; its output goes to `log`, shown when it fails."""
+    output = open(log, "wb") if log else None
+    try:
+        result = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT if log else None,
+            timeout=timeout,
+        )
+        code = result.returncode
+    except subprocess.TimeoutExpired:
+        code = 124
+    if output:
+        output.close()
+        if code != 0:
+            sys.stdout.write(Path(log).read_text(errors="replace")[-20000:])
+    return code
+
+
+def tracked(*patterns):
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
+        cwd=ROOT, capture_output=True, text=True, check=True)
+    return [name for name in listed.stdout.split("\n") if name and (ROOT / name).exists()]
+
+
+def check_sources(tally):
+    sources = tracked("*.c", "*.h")
+    tally.add_step("format", run(["clang-format", "--dry-run", "-Werror", *sources]) == 0)
+    upward = [
+        f"{name}:{number}"
+        for name in sources
+        for number, line in enumerate((ROOT / name).read_text().splitlines(), 1)
+        if re.match(r'\s*#\s*include\s+"\.\./', line)
+    ]
+    tally.add_step("include paths", not upward, ", ".join(upward))
+    pages = tracked("doc/man/*")
+    tally.add_step("man pages", run(["mandoc", "-Tlint", "-Wwarning", *pages]) == 0)
+
+
+def check_build(tally, name):
+    compiler, options, env = BUILDS[name]
+    folder = BUILD / name
+    setup = ["meson", "setup", str(folder), "-Dtests=true", "-Dwerror=true", *options]
+    if not (folder / "build.ninja").exists():
+        if run(setup, BUILD / f"{name}.setup.log", {"CC": compiler}) != 0:
+            tally.add_step(f"{name} build", False)
+            return False
+    built = run(["ninja", "-C", str(folder)], BUILD / f"{name}.build.log") == 0
+    tally.add_step(f"{name} build", built)
+    if not built:
+        return False
+    junit = folder / "meson-logs/testlog.junit.xml"
+    junit.unlink(missing_ok=True)
+    code = run(["meson", "test", "-C", str(folder), "--no-rebuild", "--print-errorlogs"],
+               BUILD / f"{name}.test.log", env)
+    tally.add_junit(f"{name} unit, vectors, contract, fuzz", junit, code)
+    return True
+
+
+def check_integration(tally, name):
+    junit = BUILD / name / "integration.xml"
+    junit.unlink(missing_ok=True)
+    env = {**BUILDS[name][2], "LONELY_BUILD": str(BUILD / name)}
+    code = run([*PYTEST, f"--junitxml={junit}", "tests/integration"],
+               BUILD / f"{name}.integration.log", env)
+    tally.add_junit(f"{name} integration", junit, code)
+
+
+def main():
+    started = time.monotonic()
+    tally = Tally()
+    check_sources(tally)
+    for name in BUILDS:
+        print(f"== {name}", flush=True)
+        if check_build(tally, name) and name != "tsan":
+            check_integration(tally, name)
+    print(f"== {time.monotonic() - started:.0f} s")
+    for trouble in tally.troubles:
+        print(f"FAILED {trouble}")
+    print(f"{tally.passed} passed, {tally.failed} failed, {tally.skipped} skipped")
+    return 1 if tally.failed else 0
+
+
+sys.exit(main())
