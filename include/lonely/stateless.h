@@ -200,7 +200,6 @@ struct lonely_set_writer {
     enum lonely_set_kind kind;
     uint32_t left;  /* entries of this list that are still owed */
     uint32_t globs; /* length of the second list */
-    bool count_owed;
     struct lonely_set_order last;
 };
 
