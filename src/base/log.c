@@ -103,6 +103,28 @@ static size_t escape(uint8_t byte, bool json, char out[6])
     return n;
 }
 
+void log_escape(const void *ptr, size_t len, char *out, size_t cap)
+{
+    static const char cut[] = "\\...";
+    const uint8_t *p = ptr;
+    size_t at = 0, cut_at = 0; /* the last place where `cut` still fits */
+
+    for (size_t i = 0; i < len; i++) {
+        char text[6];
+        size_t n = escape(p[i], false, text);
+
+        if (at + n >= cap) {
+            memcpy(out + cut_at, cut, sizeof cut);
+            return;
+        }
+        memcpy(out + at, text, n);
+        at += n;
+        if (at + sizeof cut <= cap)
+            cut_at = at;
+    }
+    out[at] = '\0';
+}
+
 /* Quotes keep a text line readable where a value could be taken for several. */
 static bool needs_quotes(const uint8_t *p, size_t len)
 {

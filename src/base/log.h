@@ -68,6 +68,10 @@ static inline bool log_enabled(struct log *log, enum log_level level)
     return log != NULL && (int)level <= atomic_load_explicit(&log->level, memory_order_relaxed);
 }
 
+/* Writes a peer's bytes into `out` as a line would show them, cut with `\...` when `cap` (at least 8)
+ * is too small, and a NUL. For messages that go elsewhere. */
+void log_escape(const void *ptr, size_t len, char *out, size_t cap);
+
 enum log_type {
     LOG_TYPE_END,
     LOG_TYPE_STR,

@@ -13,6 +13,7 @@
 struct conf_list {
     char **items;
     size_t count;
+    bool by_set; /* given by conf_set: the next one grows it */
 };
 
 #define CONF_NONE UINT64_MAX /* a size, time or count whose value is `none` */
@@ -34,6 +35,7 @@ struct conf {
         char *type;
         char *path;
         uint64_t timeout_ms;
+        uint64_t missed_lock_time_s;
     } database;
     struct {
         char *secrets; /* NULL: none */
@@ -46,6 +48,12 @@ struct conf {
         char *ca_file; /* NULL: none */
         char *proxy;   /* NULL: none */
     } webhook;
+    struct {
+        uint64_t sweep_missed_interval_ms;
+        double expo_factor, expo_base, expo_max;
+        uint64_t max_retries;
+        double constant, jitter;
+    } missed;
     struct {
         uint64_t message_body_spool_size, max_body_memory, max_message_bytes;
         uint64_t max_topic_bytes, max_glob_bytes, max_url_bytes;

@@ -1,0 +1,444 @@
+/*
+ * The options of the broadcaster (conf.h): the table, and what is made of it. Called by options.c
+ * and setup.c. How a single value is written is in conf_value.c, how a file is cut into lines in
+ * ini.c.
+ */
+#include "conf.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "conf_value.h"
+#include "ini.h"
+#include "log.h"
+#include "mem.h"
+
+#define MAX_MS    UINT64_C(31536000000) /* a year: no timeout needs more, and sums cannot wrap */
+#define MAX_BYTES (UINT64_C(1) << 40)
+
+#define OPT(s, k, t, f)          .section = #s, .key = #k, .type = t, .field = offsetof(struct conf, s.f)
+#define TIME(s, k)               OPT(s, k, CONF_TIME_MS, k##_ms), .min = 1, .max = MAX_MS
+#define SIZE(s, k, least, most)  OPT(s, k, CONF_SIZE, k), .min = least, .max = most
+#define REAL(s, k, least, most)  OPT(s, k, CONF_REAL, k), .min = least, .max = most
+#define COUNT(s, k, least, most) OPT(s, k, CONF_COUNT, k), .min = least, .max = most
+
+static const struct conf_option options[] = {
+    { OPT(broadcaster, listen, CONF_LISTEN_LIST, listen), .def = "127.0.0.1:3003",
+      .meaning =
+          "Addresses for HTTP and websocket; repeat the key for several. Port 0: any free." },
+    { COUNT(broadcaster, workers, 0, 1024), .def = "1",
+      .meaning = "Loops, one thread each; 0: one per core." },
+    { OPT(broadcaster, spool_dir, CONF_PATH, spool_dir), .def = "spool",
+      .meaning = "Folder for temporary bodies, made if absent." },
+    { OPT(broadcaster, drain_timeout, CONF_TIME_MS, drain_timeout_ms), .max = MAX_MS, .def = "10s",
+      .meaning = "After SIGTERM: finish what was taken, for at most so long." },
+
+    { TIME(http, header_timeout), .def = "10s",
+      .meaning = "Longest time for a whole request head, also when it drips." },
+    { TIME(http, body_idle_timeout), .none = true, .def = "30s",
+      .meaning = "Longest time without a byte of a body." },
+    { TIME(http, keepalive_timeout), .def = "75s",
+      .meaning = "Longest time that a connection idles." },
+    { TIME(http, body_timeout), .none = true, .def = "none",
+      .meaning = "Longest time for a whole body." },
+    { SIZE(http, discard_bytes, 0, MAX_BYTES), .def = "1M",
+      .meaning =
+          "So much of a refused body is read and thrown away, so that the peer sees the answer." },
+    { SIZE(http, max_header_bytes, 1024, 1 << 20), .def = "16K",
+      .meaning = "Longest request line and headers together." },
+
+    { OPT(database, type, CONF_CHOICE, type), .choices = "sqlite memory", .def = "sqlite",
+      .meaning = "Where subscriptions are kept. memory: nothing survives a restart." },
+    { OPT(database, path, CONF_PATH, path), .def = "subscriptions.db",
+      .meaning = "File of sqlite." },
+    { TIME(database, timeout), .def = "5s",
+      .meaning = "Longest wait for the database before a request is answered 503." },
+    { OPT(database, missed_lock_time, CONF_TIME_S, missed_lock_time_s), .min = 1, .max = 86400,
+      .def = "30s",
+      .meaning =
+          "So long a missed message is one broadcaster's to retry; above the HTTP timeout." },
+
+    { OPT(auth, secrets, CONF_PATH, secrets), .none = true, .def = "broadcaster-secrets.json",
+      .meaning = "Secrets file. none: authorization none both ways." },
+    { OPT(auth, strict_permissions, CONF_BOOL, strict_permissions), .def = "no",
+      .meaning = "Refuse to start, and not only warn, when others may read the secrets file." },
+
+    { TIME(webhook, outgoing_http_timeout_total), .none = true, .def = "30s",
+      .meaning = "Longest time for a whole delivery." },
+    { TIME(webhook, outgoing_http_timeout_connect), .none = true, .def = "none",
+      .meaning = "Longest time to connect, all attempts." },
+    { TIME(webhook, outgoing_http_timeout_sock_connect), .none = true, .def = "5s",
+      .meaning = "Longest time to connect, one attempt." },
+    { TIME(webhook, outgoing_http_timeout_sock_read), .none = true, .def = "5s",
+      .meaning = "Longest time without a byte received or sent." },
+    { COUNT(webhook, max_in_flight, 1, 1 << 20), .def = "1024",
+      .meaning = "Deliveries running at once; the rest queues." },
+    { COUNT(webhook, max_per_origin, 1, 1 << 20), .def = "64",
+      .meaning = "The same, to one scheme, host and port." },
+    { COUNT(webhook, max_per_url, 1, 1 << 20), .def = "8", .meaning = "The same, to one URL." },
+    { COUNT(webhook, max_queued, 1, 1 << 28), .def = "65536",
+      .meaning =
+          "Deliveries waiting; beyond it a notify is answered 503 before anything is sent." },
+    { SIZE(webhook, max_reply_bytes, 1, 1 << 30), .def = "256K",
+      .meaning = "Longest reply of a receiver; longer ones are failures." },
+    { OPT(webhook, ca_file, CONF_PATH, ca_file), .none = true, .def = "none",
+      .meaning = "PEM file of the authorities to trust instead of the system's." },
+    { OPT(webhook, proxy, CONF_PROXY, proxy), .none = true, .def = "none",
+      .meaning = "Proxy for deliveries; the environment's proxies are ignored." },
+
+    { TIME(missed, sweep_missed_interval), .def = "10s",
+      .meaning = "Pause between two looks for missed messages that are due." },
+    { REAL(missed, expo_factor, 0, 86400), .def = "1",
+      .meaning = "Retries wait expo_factor * expo_base^min(expo_max, attempts) seconds, ..." },
+    { REAL(missed, expo_base, 0, 100), .def = "2", .meaning = "... where this is raised," },
+    { REAL(missed, expo_max, 0, 1000), .def = "10", .meaning = "... at most to this power," },
+    { COUNT(missed, max_retries, 0, 1 << 20), .def = "20",
+      .meaning = "... for so many attempts; then it is given up." },
+    { REAL(missed, constant, 0, 86400), .def = "1", .meaning = "Seconds added to each wait." },
+    { REAL(missed, jitter, 0, 86400), .def = "2",
+      .meaning = "Each wait is longer by a random part of so many seconds." },
+
+    { SIZE(limits, message_body_spool_size, 0, MAX_BYTES), .def = "10M",
+      .meaning = "Longer bodies wait in a file of broadcaster.spool_dir." },
+    { SIZE(limits, max_body_memory, 1 << 20, MAX_BYTES), .def = "256M",
+      .meaning = "All bodies in memory together; beyond it smaller ones go to files too." },
+    { SIZE(limits, max_message_bytes, 1, CONF_NONE - 1), .none = true, .def = "none",
+      .meaning = "Longest message; longer ones are answered 413." },
+    { SIZE(limits, max_topic_bytes, 1, 65535), .def = "65535",
+      .meaning = "Longest topic; longer ones are answered 400." },
+    { SIZE(limits, max_glob_bytes, 1, 65535), .def = "65535",
+      .meaning = "Longest glob; longer ones are answered 400." },
+    { SIZE(limits, max_url_bytes, 1, 65535), .def = "65535",
+      .meaning = "Longest subscriber URL; longer ones are answered 400." },
+    { COUNT(limits, max_connections, 1, 1 << 24), .def = "65536",
+      .meaning = "Connections at once, capped by the descriptor limit; then accepting pauses." },
+    { OPT(limits, retry_after, CONF_TIME_S, retry_after_s), .min = 1, .max = 86400, .def = "1s",
+      .meaning = "What Retry-After says in an answer 503." },
+
+    { OPT(log, level, CONF_CHOICE, level), .choices = "error warn info debug", .def = "info",
+      .meaning = "The least important lines that are written." },
+    { OPT(log, format, CONF_CHOICE, format), .choices = "text json", .def = "text",
+      .meaning = "How lines are written to standard error." },
+    { OPT(log, access, CONF_BOOL, access), .def = "no", .meaning = "A line a request." },
+};
+
+#define N_OPTIONS (sizeof options / sizeof options[0])
+
+/* The first limit may not be above the second; none is above all. */
+static const struct order {
+    const char *low_name, *high_name;
+    size_t low, high;
+} orders[] = {
+#define ORDER(a, b)                                                \
+    {                                                              \
+#a, #b, offsetof(struct conf, a), offsetof(struct conf, b) \
+    }
+    ORDER(webhook.max_per_url, webhook.max_per_origin),
+    ORDER(webhook.max_per_origin, webhook.max_in_flight),
+    ORDER(limits.message_body_spool_size, limits.max_body_memory),
+#undef ORDER
+};
+
+static void *field_of(struct conf *c, const struct conf_option *o)
+{
+    return (char *)c + o->field;
+}
+
+static const void *const_field_of(const struct conf *c, const struct conf_option *o)
+{
+    return (const char *)c + o->field;
+}
+
+static const struct conf_option *find(const char *section, const char *key)
+{
+    for (size_t i = 0; i < N_OPTIONS; i++)
+        if (strcmp(options[i].section, section) == 0 && strcmp(options[i].key, key) == 0)
+            return &options[i];
+    return NULL;
+}
+
+static bool is_section(const char *name)
+{
+    for (size_t i = 0; i < N_OPTIONS; i++)
+        if (strcmp(options[i].section, name) == 0)
+            return true;
+    return false;
+}
+
+__attribute__((format(printf, 2, 3))) static bool fail(struct conf_error *error, const char *format,
+                                                       ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(error->text, sizeof error->text, format, args);
+    va_end(args);
+    return false;
+}
+
+/* A user's text in an error: printable and short. */
+struct shown {
+    char text[64];
+};
+
+static struct shown show(const char *s)
+{
+    struct shown out;
+
+    log_escape(s, strlen(s), out.text, sizeof out.text);
+    return out;
+}
+
+/* The end of a path, so that what follows it in an error is never cut off. */
+static const char *show_path(const char *path)
+{
+    size_t len = strlen(path);
+
+    return len > 200 ? path + len - 200 : path;
+}
+
+void conf_init(struct conf *c)
+{
+    char why[256];
+
+    *c = (struct conf){ 0 };
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        bool good = conf_value_set(field_of(c, &options[i]), &options[i], options[i].def, why);
+
+        assert(good);
+        (void)good;
+    }
+}
+
+void conf_fini(struct conf *c)
+{
+    for (size_t i = 0; i < N_OPTIONS; i++)
+        conf_value_clear(field_of(c, &options[i]), &options[i]);
+}
+
+/* Sets one option; a list is replaced, or grows. On failure the field is as before. */
+static bool assign(struct conf *c, const struct conf_option *o, const char *text, bool replace,
+                   char why[256])
+{
+    struct conf_list fresh = { 0 };
+
+    if (o->type != CONF_LISTEN_LIST || !replace)
+        return conf_value_set(field_of(c, o), o, text, why);
+    if (!conf_value_set(&fresh, o, text, why))
+        return false;
+    conf_value_clear(field_of(c, o), o);
+    *(struct conf_list *)field_of(c, o) = fresh;
+    return true;
+}
+
+/* What is known while a file is read. */
+struct reading {
+    struct conf *c;
+    const char *path; /* as errors show it */
+    struct conf_error *error;
+    unsigned seen[N_OPTIONS]; /* the line that set it first; 0: none yet */
+};
+
+static bool on_line(void *arg, const struct ini_line *line)
+{
+    struct reading *r = arg;
+    const struct conf_option *o;
+    char why[256];
+    unsigned *seen;
+
+    if (line->key == NULL)
+        return is_section(line->section) || fail(r->error, "%s:%u: unknown section [%s]", r->path,
+                                                 line->number, show(line->section).text);
+    o = find(line->section, line->key);
+    if (o == NULL)
+        return fail(r->error, "%s:%u: unknown key \"%s\" in [%s]", r->path, line->number,
+                    show(line->key).text, line->section);
+    seen = &r->seen[o - options];
+    if (*seen != 0 && o->type != CONF_LISTEN_LIST)
+        return fail(r->error, "%s:%u: %s.%s is given twice, first in line %u", r->path,
+                    line->number, o->section, o->key, *seen);
+    if (!assign(r->c, o, line->value, *seen == 0, why))
+        return fail(r->error, "%s:%u: %s.%s: \"%s\": %s", r->path, line->number, o->section, o->key,
+                    show(line->value).text, why);
+    if (*seen == 0)
+        *seen = line->number;
+    return true;
+}
+
+/* A relative path begins at the folder of the file that names it, given or by default. */
+static void resolve_paths(struct conf *c, const char *file)
+{
+    const char *slash = strrchr(file, '/');
+    size_t folder = slash == NULL ? 0 : (size_t)(slash - file) + 1;
+
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        char **path = field_of(c, &options[i]);
+        char *joined;
+        size_t size;
+
+        if (options[i].type != CONF_PATH || folder == 0 || *path == NULL || (*path)[0] == '/')
+            continue;
+        size = strlen(*path) + 1;
+        joined = mem_alloc(folder + size);
+        memcpy(joined, file, folder);
+        memcpy(joined + folder, *path, size);
+        mem_free(*path);
+        *path = joined;
+    }
+}
+
+bool conf_read_file(struct conf *c, const char *path, struct conf_error *error)
+{
+    struct reading r = { .c = c, .path = show_path(path), .error = error };
+    struct ini_error wrong;
+    const char *why;
+    size_t len;
+    char *text = ini_read_file(path, &len, &why);
+    bool good;
+
+    if (text == NULL)
+        return fail(error, "%s: cannot be read: %s", show_path(path), why);
+    good = ini_parse(text, len, on_line, &r, &wrong);
+    mem_free(text);
+    if (wrong.text != NULL)
+        fail(error, "%s:%u: %s", show_path(path), wrong.line, wrong.text);
+    if (good)
+        resolve_paths(c, path);
+    return good;
+}
+
+/* Cuts "section.key=value" in a copy that the caller frees. NULL: it is not of that shape. */
+static char *split(const char *assignment, const char **key, const char **value)
+{
+    char *copy = mem_strdup(assignment);
+    char *equals = strchr(copy, '='), *dot = strchr(copy, '.');
+
+    if (equals == NULL || dot == NULL || dot > equals) {
+        mem_free(copy);
+        return NULL;
+    }
+    *equals = *dot = '\0';
+    *key = dot + 1;
+    *value = equals + 1;
+    return copy;
+}
+
+/* The first list replaces the file's, the next ones add to it. */
+static bool assign_by_set(struct conf *c, const struct conf_option *o, const char *text,
+                          char why[256])
+{
+    struct conf_list *list = o->type == CONF_LISTEN_LIST ? field_of(c, o) : NULL;
+    bool good = assign(c, o, text, list == NULL || !list->by_set, why);
+
+    if (list != NULL && good)
+        list->by_set = true;
+    return good;
+}
+
+bool conf_set(struct conf *c, const char *assignment, struct conf_error *error)
+{
+    const char *key, *value;
+    char *section = split(assignment, &key, &value);
+    const struct conf_option *o;
+    char why[256];
+    bool good;
+
+    if (section == NULL)
+        return fail(error, "\"%s\": expected section.key=value", show(assignment).text);
+    o = find(section, key);
+    if (o == NULL)
+        good = fail(error, "unknown option \"%s.%s\"", show(section).text, show(key).text);
+    else
+        good = assign_by_set(c, o, value, why);
+    if (o != NULL && !good)
+        fail(error, "%s.%s: \"%s\": %s", section, key, show(value).text, why);
+    mem_free(section);
+    return good;
+}
+
+/* Port 0 may come again: each gets a port of its own. */
+static bool check_listen(const struct conf_list *l, struct conf_error *error)
+{
+    if (l->count == 0)
+        return fail(error, "broadcaster.listen is empty");
+    for (size_t i = 0; i < l->count; i++)
+        for (size_t j = 0; j < i; j++)
+            if (strcmp(l->items[i], l->items[j]) == 0 &&
+                strcmp(strrchr(l->items[i], ':'), ":0") != 0)
+                return fail(error, "broadcaster.listen: \"%s\" is given twice",
+                            show(l->items[i]).text);
+    return true;
+}
+
+/* Keeps the arithmetic of retries finite. */
+static bool check_missed(const struct conf *c, struct conf_error *error)
+{
+    double longest_s = c->missed.expo_factor * pow(c->missed.expo_base, c->missed.expo_max) +
+                       c->missed.constant + c->missed.jitter;
+
+    /* Not `>`: 0 times infinity is no number. */
+    return longest_s <= (double)MAX_MS / 1000 ||
+           fail(error, "missed.expo_factor, expo_base and expo_max: a wait would exceed a year");
+}
+
+bool conf_check(const struct conf *c, struct conf_error *error)
+{
+    for (size_t i = 0; i < sizeof orders / sizeof orders[0]; i++) {
+        const uint64_t *low = (const void *)((const char *)c + orders[i].low);
+        const uint64_t *high = (const void *)((const char *)c + orders[i].high);
+
+        if (*low > *high)
+            return fail(error, "%s is above %s", orders[i].low_name, orders[i].high_name);
+    }
+    return check_missed(c, error) && check_listen(&c->broadcaster.listen, error);
+}
+
+void conf_print_help(FILE *out)
+{
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        const struct conf_option *o = &options[i];
+
+        fprintf(out, "  %s.%s=", o->section, o->key);
+        conf_value_print_kind(out, o);
+        fprintf(out, " (default %s)\n      %s\n", o->def, o->meaning);
+    }
+}
+
+/* The value as text, or NULL without memory; the caller frees it with free(). */
+static char *value_text(const struct conf *c, const struct conf_option *o)
+{
+    char *text = NULL;
+    size_t len;
+    FILE *f = open_memstream(&text, &len);
+
+    if (f == NULL)
+        return NULL;
+    conf_value_print(f, const_field_of(c, o), o);
+    fclose(f);
+    return text;
+}
+
+void conf_print_sample(FILE *out, const struct conf *c)
+{
+    const char *section = "";
+
+    fputs("# Configuration of lonelypss; see lonelypss.ini(5). A line without # wins over the "
+          "default.\n"
+          "# Relative paths begin at the folder of this file.\n",
+          out);
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        const struct conf_option *o = &options[i];
+        char *text = value_text(c, o);
+        bool is_default = text != NULL && strcmp(text, o->def) == 0;
+
+        if (strcmp(section, o->section) != 0)
+            fprintf(out, "\n[%s]\n", section = o->section);
+        fprintf(out, "# %s ", o->meaning);
+        conf_value_print_kind(out, o);
+        fprintf(out, ".\n%s%s = %s\n", is_default ? "#" : "", o->key, text == NULL ? "" : text);
+        free(text);
+    }
+}

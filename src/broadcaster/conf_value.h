@@ -1,0 +1,52 @@
+/*
+ * One value of the configuration: text to field and back, as the option's row in the table says.
+ * Private to conf.c.
+ */
+#ifndef CONF_VALUE_H
+#define CONF_VALUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum conf_type {
+    CONF_COUNT,      /* uint64_t */
+    CONF_SIZE,       /* uint64_t, bytes; K M G */
+    CONF_TIME_MS,    /* uint64_t, milliseconds; a plain number is in seconds; ms s m h */
+    CONF_TIME_S,     /* uint64_t, seconds; written like the one above */
+    CONF_REAL,       /* double */
+    CONF_BOOL,       /* bool */
+    CONF_CHOICE,     /* char *, one of `choices` */
+    CONF_PATH,       /* char *, NULL: none */
+    CONF_PROXY,      /* char *, NULL: none; SCHEME://HOST... */
+    CONF_LISTEN_LIST /* struct conf_list of HOST:PORT */
+};
+
+struct conf_option {
+    const char *section, *key;
+    enum conf_type type;
+    size_t field;        /* offset in struct conf */
+    const char *def;     /* as one writes it in the file */
+    uint64_t min, max;   /* of numbers, in the unit of the field */
+    bool none;           /* may be `none` */
+    const char *choices; /* between spaces */
+    const char *meaning;
+};
+
+/*
+ * Reads `text` into `field`, which holds a value already (its strings are freed). A list grows.
+ * false: the field is as before and `why` says what would be right.
+ */
+bool conf_value_set(void *field, const struct conf_option *o, const char *text, char why[256]);
+
+/* Frees what the field owns; it is none, or an empty list, afterwards. */
+void conf_value_clear(void *field, const struct conf_option *o);
+
+/* The value as conf_value_set reads it, in the largest unit that divides it. */
+void conf_value_print(FILE *out, const void *field, const struct conf_option *o);
+
+/* What the value is: "SIZE", "TIME or none", "error|warn|info|debug". */
+void conf_value_print_kind(FILE *out, const struct conf_option *o);
+
+#endif
