@@ -25,7 +25,8 @@ struct http_header {
 
 struct http_head {
     struct lonely_span method; /* "POST" */
-    struct lonely_span target; /* as on the request line, query included */
+    struct lonely_span target; /* as on the request line, query included; of an absolute form
+                                * ("http://host/path") only the part from the path on */
     const struct http_header *headers;
     size_t header_count;
     /* Announced size of the body; 0 when there is none, UINT64_MAX when it is chunked. */

@@ -7,19 +7,22 @@
 #ifndef NET_HTTP_SERVER_H
 #define NET_HTTP_SERVER_H
 
-#include <stdatomic.h>
 #include <uv.h>
 
 #include "http.h"
+#include "log.h"
 
 struct http_server_conf {
-    uint64_t header_timeout_ms;    /* whole request head, from its first byte, also when it drips */
+    /* Whole request head, from its first byte, also when it drips. As long is waited for a peer to
+     * read its answer, and to send the rest of a body that is thrown away. */
+    uint64_t header_timeout_ms;
     uint64_t body_idle_timeout_ms; /* no byte of a body; 0: none */
     uint64_t body_timeout_ms;      /* whole body; 0: none */
     uint64_t keepalive_timeout_ms; /* idle connection, also a new one that sends nothing */
     uint64_t discard_bytes;        /* of a refused body are read and thrown away, then closed */
-    uint32_t max_header_bytes;     /* request line and headers; more: 431 */
+    uint32_t max_header_bytes;     /* request line and headers; more: 431 (or 414) */
     uint32_t max_connections;      /* of this server; at the cap accepting pauses */
+    struct log *log;               /* NULL: none; must outlive the server */
 };
 
 struct http_server;
@@ -33,7 +36,8 @@ struct http_server *http_server_create(uv_loop_t *loop, const struct http_server
 int http_server_listen(struct http_server *server, int fd);
 
 /* Stops accepting, closes idle connections, lets running exchanges finish (their answers say
- * Connection: close). `on_drained` runs once, later, when no connection is left. */
+ * Connection: close). `on_drained` runs once, later, when no connection is left; not after
+ * http_server_close. */
 void http_server_drain(struct http_server *server, void (*on_drained)(void *arg), void *arg);
 
 /* Closes everything at once (on_abort runs for exchanges whose body was being read; an exchange
@@ -41,7 +45,7 @@ void http_server_drain(struct http_server *server, void (*on_drained)(void *arg)
  * loop has run its closing callbacks. `on_closed` runs then. */
 void http_server_close(struct http_server *server, void (*on_closed)(void *arg), void *arg);
 
-/* Connections open now. */
+/* Connections open now, and those whose peer has left while their answer is still awaited. */
 uint32_t http_server_connections(const struct http_server *server);
 
 #endif
