@@ -4,6 +4,7 @@
  */
 #include "auth_bytes.h"
 
+#include <endian.h>
 #include <string.h>
 
 enum kind {
@@ -101,14 +102,16 @@ static void put_bytes(struct stream *s, const uint8_t *bytes, size_t len)
     }
 }
 
-/* Big-endian, the low `width` bytes of `value`. */
+/* Big-endian, the low `width` bytes of `value`. Writes eight bytes into the buffer whatever the
+ * width: one store is faster than a loop, and what is too much is overwritten or not sent. */
 static inline void put_uint(struct stream *s, uint64_t value, size_t width)
 {
-    uint8_t bytes[8];
+    const uint64_t big_endian = htobe64(value << (64 - 8 * width));
 
-    for (size_t i = 0; i < width; i++)
-        bytes[i] = (uint8_t)(value >> (8 * (width - 1 - i)));
-    put_bytes(s, bytes, width);
+    if (sizeof s->buf - s->len < sizeof big_endian)
+        stream_flush(s);
+    memcpy(s->buf + s->len, &big_endian, sizeof big_endian);
+    s->len += width;
 }
 
 static void put_checked(struct stream *s, uint64_t value, size_t width)
