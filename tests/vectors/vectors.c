@@ -48,7 +48,7 @@ json_t *vec_load_lines(const char *name)
 
     for (size_t number = 1; getline(&line, &cap, f) > 0; number++) {
         json_error_t why;
-        json_t *one = json_loads(line, 0, &why);
+        json_t *one = json_loads(line, JSON_ALLOW_NUL, &why);
 
         if (one == NULL || json_array_append_new(all, one) != 0)
             die("%s, line %zu: %s", name, number, why.text);
