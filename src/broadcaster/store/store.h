@@ -4,8 +4,8 @@
  *
  * A store belongs to the process; a store_client is one loop's view of it. Callbacks of a client
  * run on its loop's thread, exactly once, never before the call that asked for it has returned, and
- * after store_client_close has been called still, with STORE_UNAVAILABLE. (doc/protocol/http.md,
- * 12)
+ * after client_close has been called still: with STORE_UNAVAILABLE for what had not begun, else
+ * with what came of it. (doc/protocol/http.md, 12)
  *
  * The store is the truth; matching is done by an index in memory that the store feeds through
  * store_feed, at start and from its change log. (doc/architecture.md)
@@ -60,11 +60,14 @@ struct store_feed {
     void *arg;
 };
 
+struct log;
+
 struct store_conf {
     const char *path;            /* sqlite: the database file */
     uint64_t timeout_ms;         /* longest wait for the store before STORE_UNAVAILABLE */
     uint64_t missed_lock_time_s; /* lock on a row being swept */
     size_t max_queued;           /* writes waiting for a commit; more: STORE_UNAVAILABLE */
+    struct log *log;             /* where failures of the database are told; NULL: nowhere */
 };
 
 struct store;

@@ -1,0 +1,176 @@
+/*
+ * SET: makes the rows of one url equal to a list, in several transactions that other writes get in
+ * between. (doc/protocol/http.md, 9)
+ *
+ * The sorted list and the sorted rows are walked together, each transaction from where the one
+ * before it ended. A row that is in the list is never deleted and one that is not is never
+ * inserted, whatever others do behind that place; so the four promises of the specification hold.
+ * Memory: a page of the list and a page of rows.
+ */
+#include <string.h>
+
+#include "clock.h"
+#include "mem.h"
+#include "sqlite_store.h"
+
+#define TRANSACTION_ROWS 10000 /* rows of either side looked at in one transaction */
+
+struct sqlite_set {
+    struct list node;
+    struct store_request *request;
+    struct sqlite_page page;   /* of the list; read outside of transactions */
+    size_t at;                 /* its next row */
+    bool list_ended;           /* nothing behind the page */
+    struct store_place listed; /* the last row of the list that was read */
+    struct store_place merged; /* up to here rows and list are equal */
+};
+
+struct sqlite_set *sqlite_set_create(struct store_request *r)
+{
+    struct sqlite_set *s = mem_calloc(1, sizeof *s);
+
+    list_init(&s->node);
+    s->request = r;
+    return s;
+}
+
+struct list *sqlite_set_node(struct sqlite_set *s)
+{
+    return &s->node;
+}
+
+struct sqlite_set *sqlite_set_of_node(struct list *node)
+{
+    return list_entry(node, struct sqlite_set, node);
+}
+
+static bool set_end(struct sqlite_set *s, enum store_status status)
+{
+    store_request_answer(s->request, status);
+    sqlite_page_fini(&s->page);
+    store_place_fini(&s->listed);
+    store_place_fini(&s->merged);
+    mem_free(s);
+    return true;
+}
+
+/* The list is the caller's promise; a merge over an unsorted one would delete what it must not. */
+static bool is_next(const struct sqlite_set *s, const struct store_row *row)
+{
+    struct store_row last = { .kind = s->listed.kind, .key = { s->listed.key, s->listed.len } };
+
+    return row->key.len <= UINT16_MAX && row->recovery.len <= UINT16_MAX &&
+           (!s->listed.is_behind || store_row_compare(&last, row) < 0);
+}
+
+/* Reads the next page of the list when the last one is used up. false: it cannot be read. */
+static bool list_fill(struct sqlite_set *s)
+{
+    const struct store_list *list = s->request->list;
+
+    if (s->at < s->page.count || s->list_ended)
+        return true;
+    sqlite_page_clear(&s->page);
+    s->at = 0;
+    while (!sqlite_page_is_full(&s->page)) {
+        struct store_row row;
+        int got = list->next(list->arg, &row);
+
+        if (got == 0) {
+            s->list_ended = true;
+            break;
+        }
+        if (got < 0 || !is_next(s, &row) || !sqlite_page_add(&s->page, &row) ||
+            !store_place_set(&s->listed, row.kind, row.key))
+            return false;
+    }
+    return true;
+}
+
+static bool same_recovery(const struct store_row *a, const struct store_row *b)
+{
+    return a->recovery.len == b->recovery.len &&
+           (a->recovery.len == 0 || memcmp(a->recovery.ptr, b->recovery.ptr, a->recovery.len) == 0);
+}
+
+/* Treats the first of what is left on either side; at least one of the two is not NULL. */
+static int merge_row(struct sqlite_writer *w, struct sqlite_set *s, struct store_row *stored,
+                     struct store_row *listed)
+{
+    int order = stored == NULL ? 1 : listed == NULL ? -1 : store_row_compare(stored, listed);
+    int changed;
+    int rc = SQLITE_OK;
+
+    if (stored != NULL)
+        stored->url = s->request->row.url;
+    if (listed != NULL)
+        listed->url = s->request->row.url;
+    if (order < 0)
+        rc = sqlite_op_delete(w, stored, &changed);
+    else if (order > 0)
+        rc = sqlite_op_insert(w, listed, &changed);
+    else if (!same_recovery(stored, listed))
+        rc = sqlite_op_recovery(w, listed, &changed);
+    if (order <= 0)
+        w->scan.at++;
+    if (order >= 0)
+        s->at++;
+    if (rc == SQLITE_OK && !store_place_set(&s->merged, order <= 0 ? stored->kind : listed->kind,
+                                            order <= 0 ? stored->key : listed->key))
+        rc = SQLITE_NOMEM;
+    return rc;
+}
+
+/* Inside a transaction: goes on until the page of the list is used up, or the transaction is long
+ * enough. `*done`: both sides have ended. */
+static int merge(struct sqlite_writer *w, struct sqlite_set *s, bool *done)
+{
+    int rc = SQLITE_OK;
+
+    *done = false;
+    if (!sqlite_scan_start(&w->scan, w->conn.st[W_OF(W_PAGE, STORE_EXACT)],
+                           w->conn.st[W_OF(W_PAGE, STORE_GLOB)], s->request->row.url, &s->merged))
+        return SQLITE_NOMEM;
+    for (int n = 0; rc == SQLITE_OK && n < TRANSACTION_ROWS; n++) {
+        struct store_row stored, listed;
+        bool is_stored, is_listed;
+
+        rc = sqlite_scan_fill(&w->scan);
+        if (rc != SQLITE_OK)
+            return rc;
+        is_stored = w->scan.at < w->scan.page.count;
+        is_listed = s->at < s->page.count;
+        if (!is_listed && !s->list_ended)
+            return SQLITE_OK;
+        if (!is_listed && !is_stored) {
+            *done = true;
+            return SQLITE_OK;
+        }
+        if (is_stored)
+            stored = sqlite_page_get(&w->scan.page, w->scan.at);
+        if (is_listed)
+            listed = sqlite_page_get(&s->page, s->at);
+        rc = merge_row(w, s, is_stored ? &stored : NULL, is_listed ? &listed : NULL);
+    }
+    return rc;
+}
+
+bool sqlite_set_turn(struct sqlite_writer *w, struct sqlite_set *s)
+{
+    bool done;
+    int rc;
+
+    if (atomic_load(&s->request->cancelled) || !list_fill(s) || !sqlite_conn_ready(&w->conn))
+        return set_end(s, STORE_UNAVAILABLE);
+    if (sqlite_writer_begin(w, clock_mono_ms(&clock_system) + w->timeout_ms) != SQLITE_OK)
+        return set_end(s, STORE_UNAVAILABLE);
+    rc = merge(w, s, &done);
+    if (rc != SQLITE_OK) {
+        sqlite_conn_failed(&w->conn, "set", rc);
+        sqlite_writer_rollback(w);
+        return set_end(s, STORE_UNAVAILABLE);
+    }
+    if (sqlite_writer_commit(w) != SQLITE_OK)
+        return set_end(s, STORE_UNAVAILABLE);
+    return done ? set_end(s, STORE_OK) : false;
+}
