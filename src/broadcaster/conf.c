@@ -92,12 +92,13 @@ static const struct conf_option options[] = {
     { TIME(missed, sweep_missed_interval), .def = "10s",
       .meaning = "Pause between two looks for missed messages that are due." },
     { REAL(missed, expo_factor, 0, 86400), .def = "1",
-      .meaning = "Retries wait expo_factor * expo_base^min(expo_max, attempts) seconds, ..." },
-    { REAL(missed, expo_base, 0, 100), .def = "2", .meaning = "... where this is raised," },
-    { REAL(missed, expo_max, 0, 1000), .def = "10", .meaning = "... at most to this power," },
+      .meaning =
+          "A retry waits expo_factor * expo_base ^ min(expo_max, attempts) + constant seconds." },
+    { REAL(missed, expo_base, 0, 100), .def = "2", .meaning = "See expo_factor." },
+    { REAL(missed, expo_max, 0, 1000), .def = "10", .meaning = "See expo_factor." },
     { COUNT(missed, max_retries, 0, 1 << 20), .def = "20",
-      .meaning = "... for so many attempts; then it is given up." },
-    { REAL(missed, constant, 0, 86400), .def = "1", .meaning = "Seconds added to each wait." },
+      .meaning = "After so many retries a missed message is given up." },
+    { REAL(missed, constant, 0, 86400), .def = "1", .meaning = "See expo_factor." },
     { REAL(missed, jitter, 0, 86400), .def = "2",
       .meaning = "Each wait is longer by a random part of so many seconds." },
 
