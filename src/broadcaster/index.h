@@ -20,6 +20,7 @@
 /* A url or recovery url, shared by the subscriptions that have it; immutable. */
 struct index_url {
     atomic_uint refs;
+    uint32_t users; /* subscriptions in the index that share it; the index's own */
     uint32_t len;
     char text[]; /* `len` bytes and a NUL; may hold other NULs */
 };
