@@ -1,0 +1,191 @@
+/*
+ * What the workers share, opened and closed in order. main.c is its first user.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "broadcaster.h"
+#include "mem.h"
+#include "worker.h"
+
+#define BACKLOG 1024
+
+/* Descriptors kept for listeners, the store, spool files and the C library. */
+#define RESERVED_DESCRIPTORS 256
+
+static size_t count_workers(const struct conf *conf)
+{
+    long cores;
+
+    if (conf->broadcaster.workers > 0)
+        return (size_t)conf->broadcaster.workers;
+    cores = sysconf(_SC_NPROCESSORS_ONLN);
+    return cores > 0 ? (size_t)cores : 1;
+}
+
+/* Raises the soft limit of descriptors to the hard one; how many connections that leaves room for. */
+static uint64_t connection_limit(const struct broadcaster *b)
+{
+    uint64_t wanted = b->conf->limits.max_connections;
+    uint64_t reserved = RESERVED_DESCRIPTORS + 2 * b->conf->webhook.max_in_flight;
+    struct rlimit limit;
+    uint64_t possible;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return wanted;
+    if (limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+        getrlimit(RLIMIT_NOFILE, &limit);
+    }
+    possible = limit.rlim_cur > 2 * reserved ? limit.rlim_cur - reserved : limit.rlim_cur / 2;
+    if (possible < wanted)
+        log_warn(b->log, "max_connections_capped", LOG_U64("descriptors", limit.rlim_cur),
+                 LOG_U64("connections", possible), LOG_END);
+    return possible < wanted ? possible : wanted;
+}
+
+static bool open_listeners(struct broadcaster *b, char error[256])
+{
+    const struct conf_list *addresses = &b->conf->broadcaster.listen;
+
+    b->listeners = mem_calloc(addresses->count, sizeof(*b->listeners));
+    for (size_t i = 0; i < addresses->count; i++) {
+        struct broadcaster_listener *l = &b->listeners[i];
+
+        l->fds = mem_calloc(b->worker_count, sizeof(*l->fds));
+        if (!listener_open(addresses->items[i], BACKLOG, b->worker_count, l->fds, l->bound,
+                           error)) {
+            mem_free(l->fds);
+            return false;
+        }
+        b->listener_count++;
+    }
+    return true;
+}
+
+static bool open_store(struct broadcaster *b, char error[256])
+{
+    const struct conf *conf = b->conf;
+    const struct store_feed feed = index_feed(b->index);
+    const struct store_conf store = {
+        .path = conf->database.path,
+        .timeout_ms = conf->database.timeout_ms,
+        .missed_lock_time_s = conf->database.missed_lock_time_s,
+        .max_queued = 65536,
+        .log = b->log,
+    };
+
+    b->store_ops = store_find(conf->database.type);
+    if (b->store_ops == NULL) {
+        snprintf(error, 256, "no such database.type: %s", conf->database.type);
+        return false;
+    }
+    return b->store_ops->open(&store, &feed, &b->store, error);
+}
+
+static bool open_bodies(struct broadcaster *b, char error[256])
+{
+    const struct bodies_conf bodies = {
+        .spool_dir = b->conf->broadcaster.spool_dir,
+        .spool_size = b->conf->limits.message_body_spool_size,
+        .max_memory = b->conf->limits.max_body_memory,
+    };
+
+    b->bodies = bodies_create(&bodies, error);
+    return b->bodies != NULL;
+}
+
+static bool create_workers(struct broadcaster *b, char error[256])
+{
+    b->workers = mem_calloc(b->worker_count, sizeof(struct worker *));
+    for (size_t i = 0; i < b->worker_count; i++) {
+        if (!worker_create(b, i, &b->workers[i], error))
+            return false;
+    }
+    return true;
+}
+
+bool broadcaster_create(const struct conf *conf, const struct clock *clock, struct log *log,
+                        struct broadcaster **out, char error[256])
+{
+    struct broadcaster *b = mem_calloc(1, sizeof(*b));
+
+    *out = NULL;
+    b->conf = conf;
+    b->clock = clock;
+    b->log = log;
+    b->worker_count = count_workers(conf);
+    b->max_connections = connection_limit(b);
+    b->index = index_create();
+    if (!open_listeners(b, error) || !open_bodies(b, error) || !open_store(b, error) ||
+        !create_workers(b, error)) {
+        broadcaster_destroy(b);
+        return false;
+    }
+    *out = b;
+    return true;
+}
+
+bool broadcaster_start(struct broadcaster *b, char error[256])
+{
+    for (; b->started < b->worker_count; b->started++) {
+        if (!worker_start(b->workers[b->started], error)) {
+            broadcaster_stop(b);
+            broadcaster_join(b);
+            return false;
+        }
+    }
+    return true;
+}
+
+static void command_all(struct broadcaster *b, enum worker_state to)
+{
+    for (size_t i = 0; i < b->started; i++)
+        worker_command(b->workers[i], to);
+}
+
+void broadcaster_drain(struct broadcaster *b)
+{
+    command_all(b, WORKER_DRAINING);
+}
+
+void broadcaster_stop(struct broadcaster *b)
+{
+    command_all(b, WORKER_STOPPING);
+}
+
+bool broadcaster_is_running(struct broadcaster *b)
+{
+    return atomic_load(&b->running) > 0;
+}
+
+void broadcaster_join(struct broadcaster *b)
+{
+    for (size_t i = 0; i < b->started; i++)
+        worker_join(b->workers[i]);
+}
+
+void broadcaster_destroy(struct broadcaster *b)
+{
+    if (b == NULL)
+        return;
+    for (size_t i = 0; b->workers != NULL && i < b->worker_count; i++)
+        worker_destroy(b->workers[i]);
+    mem_free(b->workers);
+    if (b->store != NULL)
+        b->store_ops->close(b->store);
+    bodies_destroy(b->bodies);
+    index_destroy(b->index);
+    for (size_t i = 0; i < b->listener_count; i++) {
+        for (size_t j = 0; j < b->worker_count; j++) {
+            if (b->listeners[i].fds[j] >= 0)
+                close(b->listeners[i].fds[j]);
+        }
+        mem_free(b->listeners[i].fds);
+    }
+    mem_free(b->listeners);
+    mem_free(b);
+}

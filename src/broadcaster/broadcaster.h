@@ -1,0 +1,70 @@
+/*
+ * The broadcaster: what all workers share. Everything hangs off this structure; there are no globals.
+ *
+ * Life: create (opens listeners, store and spool folder: whatever can be wrong shows here), start, drain
+ * or stop, join, destroy.
+ */
+#ifndef BROADCASTER_H
+#define BROADCASTER_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "body.h"
+#include "clock.h"
+#include "conf.h"
+#include "index.h"
+#include "listener.h"
+#include "log.h"
+#include "store.h"
+
+struct worker;
+
+/* An address that the broadcaster listens on. */
+struct broadcaster_listener {
+    char bound[LISTENER_ADDRESS_MAX]; /* port 0 replaced by the real one */
+    int *fds;                         /* one for each worker; -1 once the worker owns it */
+};
+
+struct broadcaster {
+    const struct conf *conf;
+    const struct clock *clock;
+    struct log *log;
+    const struct store_ops *store_ops;
+    struct store *store;
+    struct index *index;
+    struct bodies *bodies;
+    struct broadcaster_listener *listeners;
+    size_t listener_count;
+    struct worker **workers;
+    size_t worker_count;
+    uint64_t max_connections; /* limits.max_connections, capped by the descriptor limit */
+    atomic_size_t running;    /* threads that have not ended */
+    size_t started;           /* workers whose thread runs */
+};
+
+/* `conf`, `clock` and `log` are borrowed for the life of the broadcaster. false: nothing is left open,
+ * and `error` says in one line what failed. */
+bool broadcaster_create(const struct conf *conf, const struct clock *clock, struct log *log,
+                        struct broadcaster **out, char error[256]);
+
+/* Starts the threads of the workers; from now on requests are answered. */
+bool broadcaster_start(struct broadcaster *b, char error[256]);
+
+/* Stops accepting, finishes what was taken, at most for broadcaster.drain_timeout. Any thread. */
+void broadcaster_drain(struct broadcaster *b);
+
+/* Ends everything now: what was taken is cancelled. Any thread. */
+void broadcaster_stop(struct broadcaster *b);
+
+/* Is any worker's thread still at work? Any thread. */
+bool broadcaster_is_running(struct broadcaster *b);
+
+/* Waits for the workers to end; after drain or stop. */
+void broadcaster_join(struct broadcaster *b);
+
+/* Frees; after join, or instead of start. NULL is allowed. */
+void broadcaster_destroy(struct broadcaster *b);
+
+#endif

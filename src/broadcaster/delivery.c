@@ -1,0 +1,234 @@
+/*
+ * One RECEIVE over HTTP: head, body source, reply. Queued by outbox.c; called by hub.c, which acts on
+ * the outcome.
+ */
+#include <string.h>
+
+#include "delivery.h"
+#include "log.h"
+#include "mem.h"
+
+/* A spooled body is read in the thread pool, so much at a time. */
+#define CHUNK_BYTES ((size_t)256 * 1024)
+
+/* The part of a spooled body that is at hand. Outlives its delivery while the pool reads into it. */
+struct chunk {
+    uv_work_t work;
+    struct delivery *delivery; /* NULL: gone meanwhile */
+    struct worker *worker;
+    struct body *body;
+    uint64_t at;
+    ptrdiff_t len; /* negative: could not be read */
+    bool reading;
+    uint8_t bytes[CHUNK_BYTES];
+};
+
+#define IDENTIFIER_BYTES 8
+
+struct delivery {
+    struct outbox_post post; /* first: the outbox hands it back */
+    struct worker *worker;
+    const struct delivery_message *message;
+    struct subscription *subscription;
+    delivery_done_fn *done;
+    void *arg;
+    struct http_source source;
+    struct chunk *chunk; /* spooled body only */
+    const char *headers[2];
+    uint8_t *head; /* up to and including the length of the message */
+};
+
+static void chunk_release(struct chunk *c)
+{
+    body_unref(c->body);
+    mem_free(c);
+}
+
+static void read_in_pool(uv_work_t *work)
+{
+    struct chunk *c = work->data;
+
+    c->len = body_pread(c->body, c->at, c->bytes, sizeof(c->bytes));
+}
+
+static void on_chunk_read(uv_work_t *work, int status)
+{
+    struct chunk *c = work->data;
+    struct worker *w = c->worker;
+
+    (void)status; /* never cancelled */
+    c->reading = false;
+    if (c->len == 0)
+        c->len = -1; /* the file is shorter than it was: not to be asked for again and again */
+    if (c->delivery != NULL)
+        outbox_resume(&c->delivery->post);
+    else
+        chunk_release(c);
+    worker_release(w);
+}
+
+/* Asks the pool for the chunk that begins at `at`. */
+static ptrdiff_t chunk_fetch(struct delivery *d, uint64_t at)
+{
+    struct chunk *c = d->chunk;
+
+    if (c->reading)
+        return HTTP_SOURCE_WAIT;
+    c->at = at;
+    c->len = 0;
+    if (uv_queue_work(&d->worker->loop, &c->work, read_in_pool, on_chunk_read) != 0)
+        return HTTP_SOURCE_FAIL;
+    c->reading = true;
+    worker_hold(d->worker);
+    return HTTP_SOURCE_WAIT;
+}
+
+static ptrdiff_t read_spooled(void *arg, uint64_t at, uint8_t *to, size_t len)
+{
+    struct delivery *d = arg;
+    struct chunk *c = d->chunk;
+    uint64_t have;
+
+    if (c->len < 0)
+        return HTTP_SOURCE_FAIL;
+    if (c->reading || at < c->at || at - c->at >= (uint64_t)c->len)
+        return chunk_fetch(d, at);
+    have = (uint64_t)c->len - (at - c->at);
+    if (have < len)
+        len = (size_t)have;
+    memcpy(to, c->bytes + (at - c->at), len);
+    return (ptrdiff_t)len;
+}
+
+static ptrdiff_t read_memory(void *arg, uint64_t at, uint8_t *to, size_t len)
+{
+    const struct delivery *d = arg;
+    struct lonely_span bytes = body_span(d->message->body);
+
+    if (len > bytes.len - (size_t)at)
+        len = bytes.len - (size_t)at;
+    memcpy(to, bytes.ptr + at, len);
+    return (ptrdiff_t)len;
+}
+
+static void source_init(struct delivery *d)
+{
+    struct body *body = d->message->body;
+
+    d->source = (struct http_source){ .size = body_size(body), .read = read_memory, .arg = d };
+    if (body_in_memory(body))
+        return;
+    d->source.read = read_spooled;
+    d->chunk = mem_alloc(sizeof(*d->chunk));
+    d->chunk->work.data = d->chunk;
+    d->chunk->delivery = d;
+    d->chunk->worker = d->worker;
+    d->chunk->body = body;
+    d->chunk->at = 0;
+    d->chunk->len = 0;
+    d->chunk->reading = false;
+    body_ref(body);
+}
+
+static bool on_start(struct outbox_post *post, struct http_call_request *request)
+{
+    struct delivery *d = (struct delivery *)post;
+    uint8_t identifier[IDENTIFIER_BYTES];
+    struct lonely_stateless head = {
+        .topic = d->message->topic,
+        .identifier = { identifier, sizeof(identifier) },
+        .message_len = body_size(d->message->body),
+    };
+    size_t len = lonely_stateless_write(LONELY_STATELESS_RECEIVE, &head, NULL, 0).at;
+
+    worker_random(d->worker, identifier, sizeof(identifier));
+    d->head = mem_alloc(len);
+    if (lonely_stateless_write(LONELY_STATELESS_RECEIVE, &head, d->head, len).err != LONELY_OK)
+        return false;
+    source_init(d);
+    d->headers[0] = "Content-Type: application/octet-stream";
+    d->headers[1] = d->message->repr_digest;
+    request->headers = d->headers;
+    request->header_count = 2;
+    request->prefix = (struct lonely_span){ d->head, len };
+    request->source = &d->source;
+    return true;
+}
+
+/* What a subscriber's reply means; its HTTP status is not looked at. (doc/protocol/http.md, 3) */
+static enum delivery_outcome judge(struct lonely_span reply, uint32_t *count)
+{
+    struct lonely_stateless body;
+
+    if (lonely_stateless_parse(LONELY_STATELESS_RESPONSE_CONFIRM_RECEIVE, reply, &body).err ==
+        LONELY_OK) {
+        *count = body.count;
+        return DELIVERY_CONFIRMED;
+    }
+    if (lonely_stateless_parse(LONELY_STATELESS_RESPONSE_UNSUBSCRIBE_IMMEDIATE, reply, &body).err ==
+        LONELY_OK)
+        return DELIVERY_UNSUBSCRIBE;
+    return DELIVERY_FAILED;
+}
+
+static void delivery_free(struct delivery *d)
+{
+    if (d->chunk != NULL) {
+        d->chunk->delivery = NULL;
+        if (!d->chunk->reading)
+            chunk_release(d->chunk);
+    }
+    mem_free(d->head);
+    mem_free(d);
+}
+
+static void log_failure(const struct delivery *d, const struct http_reply *reply)
+{
+    const struct index_url *url = d->subscription->url;
+
+    if (reply->status == HTTP_CALL_CANCELLED)
+        return;
+    log_warn_limited(d->worker->b->log, "delivery_failed", LOG_SPAN("url", url->text, url->len),
+                     LOG_SPAN("topic", d->message->topic.ptr, d->message->topic.len),
+                     LOG_I64("status", reply->http_status),
+                     LOG_STR("reason", reply->status == HTTP_CALL_REPLIED
+                                           ? "the reply confirms nothing"
+                                           : reply->detail),
+                     LOG_END);
+}
+
+static void on_done(struct outbox_post *post, const struct http_reply *reply)
+{
+    struct delivery *d = (struct delivery *)post;
+    struct subscription *s = d->subscription;
+    enum delivery_outcome outcome = DELIVERY_FAILED;
+    delivery_done_fn *done = d->done;
+    void *arg = d->arg;
+    uint32_t count = 0;
+
+    if (reply->status == HTTP_CALL_REPLIED)
+        outcome = judge(reply->body, &count);
+    if (outcome == DELIVERY_FAILED)
+        log_failure(d, reply);
+    delivery_free(d);
+    done(arg, s, outcome, count);
+    subscription_unref(s);
+}
+
+void delivery_start(struct worker *w, const struct delivery_message *message,
+                    struct subscription *s, delivery_done_fn *done, void *arg)
+{
+    static const struct outbox_post_ops ops = { .start = on_start, .done = on_done };
+    struct delivery *d = mem_calloc(1, sizeof(*d));
+
+    d->post.ops = &ops;
+    d->post.url = s->url->text;
+    d->post.url_len = s->url->len;
+    d->worker = w;
+    d->message = message;
+    d->subscription = s;
+    d->done = done;
+    d->arg = arg;
+    subscription_ref(s);
+    outbox_add(w->outbox, &d->post);
+}

@@ -1,0 +1,206 @@
+/*
+ * One notify: bring the index up to date, match, deliver to each, count. Called by route_notify.c; the
+ * posts are delivery.c's, the rows the store's.
+ */
+#include <string.h>
+
+#include "delivery.h"
+#include "hub.h"
+#include "log.h"
+#include "mem.h"
+#include "missed.h"
+
+/* Steps that a match may take on the loop, about a millisecond; longer ones go on in the pool. */
+#define MATCH_STEPS UINT64_C(1000000)
+
+struct notify {
+    struct worker *worker;
+    struct delivery_message message;
+    struct index_matches matches;
+    size_t pending; /* deliveries and store calls under way, and one while they are being started */
+    uint64_t notified;
+    bool unavailable;
+    hub_done_fn *done;
+    void *arg;
+    uv_work_t work;
+    uint8_t topic[];
+};
+
+static void notify_finish(struct notify *n, enum hub_status status)
+{
+    uint32_t notified = n->notified > UINT32_MAX ? UINT32_MAX : (uint32_t)n->notified;
+    hub_done_fn *done = n->done;
+    void *arg = n->arg;
+
+    index_matches_release(&n->matches);
+    body_unref(n->message.body);
+    mem_free(n);
+    done(arg, status, notified);
+}
+
+static void notify_release(struct notify *n)
+{
+    if (--n->pending == 0)
+        notify_finish(n, n->unavailable ? HUB_UNAVAILABLE : HUB_OK);
+}
+
+static void on_stored(void *arg, enum store_status status)
+{
+    struct notify *n = arg;
+
+    if (status == STORE_UNAVAILABLE)
+        n->unavailable = true;
+    notify_release(n);
+}
+
+static struct store_row row_of(const struct subscription *s)
+{
+    struct store_row row = {
+        .kind = s->kind,
+        .url = { (const uint8_t *)s->url->text, s->url->len },
+        .key = s->key,
+    };
+
+    if (s->recovery != NULL)
+        row.recovery = (struct lonely_span){ (const uint8_t *)s->recovery->text, s->recovery->len };
+    return row;
+}
+
+static void unsubscribe(struct notify *n, const struct subscription *s)
+{
+    struct store_row row = row_of(s);
+
+    log_info_limited(
+        n->worker->b->log, "unsubscribed_by_reply", LOG_SPAN("url", row.url.ptr, row.url.len),
+        LOG_SPAN(s->kind == STORE_GLOB ? "glob" : "topic", row.key.ptr, row.key.len), LOG_END);
+    n->worker->b->store_ops->unsubscribe(n->worker->store, &row, on_stored, n);
+}
+
+static void on_delivered(void *arg, struct subscription *s, enum delivery_outcome outcome,
+                         uint32_t count)
+{
+    struct notify *n = arg;
+    struct store_row row;
+
+    switch (outcome) {
+    case DELIVERY_CONFIRMED:
+        n->notified += count;
+        break;
+    case DELIVERY_UNSUBSCRIBE:
+        unsubscribe(n, s);
+        return;
+    case DELIVERY_FAILED:
+        row = row_of(s);
+        if (s->recovery != NULL && missed_schedule(n->worker, &row, n->message.topic, on_stored, n))
+            return;
+        break;
+    }
+    notify_release(n);
+}
+
+/* Is it the URL of a broadcaster, which hands the message to all its clients by itself? */
+static bool is_peer(const struct index_url *url)
+{
+    static const char path[] = "/v1/receive_for_websockets";
+    size_t len = sizeof(path) - 1;
+
+    return url->len >= len && memcmp(url->text + url->len - len, path, len) == 0;
+}
+
+/* Leaves one match for each broadcaster (doc/protocol/http.md, Q6). URLs are interned, so they are equal
+ * when their pointers are; broadcasters are few. */
+static void drop_repeated_peers(struct index_matches *matches)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < matches->count; i++) {
+        struct subscription *s = matches->items[i];
+        bool repeated = false;
+
+        for (size_t j = 0; is_peer(s->url) && !repeated && j < kept; j++)
+            repeated = matches->items[j]->url == s->url;
+        if (repeated)
+            subscription_unref(s);
+        else
+            matches->items[kept++] = s;
+    }
+    matches->count = kept;
+}
+
+static void fan_out(struct notify *n)
+{
+    struct worker *w = n->worker;
+
+    drop_repeated_peers(&n->matches);
+    if (!outbox_has_room(w->outbox, n->matches.count)) {
+        log_warn_limited(w->b->log, "notify_refused", LOG_STR("reason", "the outbox is full"),
+                         LOG_U64("queued", outbox_queued(w->outbox)), LOG_END);
+        notify_finish(n, HUB_BUSY);
+        return;
+    }
+    if (n->matches.count > 0) {
+        strcpy(n->message.repr_digest, "Repr-Digest: ");
+        lonely_repr_digest_write(body_sha512(n->message.body),
+                                 n->message.repr_digest + strlen(n->message.repr_digest));
+    }
+    n->pending = n->matches.count + 1;
+    for (size_t i = 0; i < n->matches.count; i++)
+        delivery_start(w, &n->message, n->matches.items[i], on_delivered, n);
+    notify_release(n);
+}
+
+static void match_in_pool(uv_work_t *work)
+{
+    struct notify *n = work->data;
+
+    index_match(n->worker->b->index, n->message.topic, UINT64_MAX, &n->matches);
+}
+
+static void on_matched(uv_work_t *work, int status)
+{
+    (void)status; /* never cancelled */
+    fan_out(work->data);
+}
+
+static void match(struct notify *n)
+{
+    struct worker *w = n->worker;
+
+    if (index_match(w->b->index, n->message.topic, MATCH_STEPS, &n->matches)) {
+        fan_out(n);
+        return;
+    }
+    n->work.data = n;
+    if (uv_queue_work(&w->loop, &n->work, match_in_pool, on_matched) != 0)
+        notify_finish(n, HUB_BUSY);
+}
+
+static void on_synced(void *arg, enum store_status status)
+{
+    struct notify *n = arg;
+
+    if (status == STORE_OK)
+        match(n);
+    else
+        notify_finish(n, HUB_UNAVAILABLE);
+}
+
+void hub_notify(struct worker *w, struct lonely_span topic, struct body *body, hub_done_fn *done,
+                void *arg)
+{
+    struct notify *n = mem_alloc(sizeof(*n) + topic.len);
+    enum store_status status;
+
+    memset(n, 0, sizeof(*n));
+    n->worker = w;
+    n->done = done;
+    n->arg = arg;
+    if (topic.len > 0)
+        memcpy(n->topic, topic.ptr, topic.len);
+    n->message.topic = (struct lonely_span){ n->topic, topic.len };
+    n->message.body = body;
+    body_ref(body);
+    status = w->b->store_ops->sync(w->store, on_synced, n);
+    if (status != STORE_PENDING)
+        on_synced(n, status);
+}

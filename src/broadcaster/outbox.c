@@ -1,0 +1,293 @@
+/*
+ * Queues of outgoing POSTs with their bounds. Called by delivery.c and missed.c; the HTTP itself is
+ * http_client.c's.
+ *
+ * A target is one URL, an origin one scheme, host and port. Both exist while they have posts. A target is
+ * in its origin's list of ready ones when it has something waiting and may run more; an origin is in the
+ * outbox's list on the same terms. pump() takes from the front and puts back at the end: round robin.
+ */
+#include <string.h>
+
+#include "map.h"
+#include "mem.h"
+#include "outbox.h"
+
+struct outbox_origin {
+    struct map_node node; /* in outbox.origins */
+    struct list ready;    /* targets that may start a post; node: target.ready_node */
+    struct list ready_node;
+    size_t running;
+    size_t targets;
+    size_t name_len;
+    char name[];
+};
+
+struct outbox_target {
+    struct map_node node; /* in outbox.targets */
+    struct outbox_origin *origin;
+    struct list waiting; /* posts */
+    struct list ready_node;
+    size_t running;
+    size_t url_len;
+    char url[];
+};
+
+struct outbox {
+    struct outbox_limits limits;
+    struct http_client *client;
+    struct map origins, targets;
+    struct list ready;   /* origins that may start a post */
+    struct list running; /* posts */
+    size_t running_count, queued_count;
+    bool pumping, closed;
+};
+
+struct outbox *outbox_create(const struct outbox_limits *limits, struct http_client *client)
+{
+    struct outbox *o = mem_calloc(1, sizeof(*o));
+
+    o->limits = *limits;
+    o->client = client;
+    map_init(&o->origins);
+    map_init(&o->targets);
+    list_init(&o->ready);
+    list_init(&o->running);
+    return o;
+}
+
+void outbox_destroy(struct outbox *o)
+{
+    if (o == NULL)
+        return;
+    map_fini(&o->targets);
+    map_fini(&o->origins);
+    mem_free(o);
+}
+
+bool outbox_has_room(const struct outbox *o, size_t count)
+{
+    size_t idle =
+        o->limits.max_in_flight > o->running_count ? o->limits.max_in_flight - o->running_count : 0;
+
+    return o->queued_count + count <= o->limits.max_queued + idle;
+}
+
+size_t outbox_running(const struct outbox *o)
+{
+    return o->running_count;
+}
+
+size_t outbox_queued(const struct outbox *o)
+{
+    return o->queued_count;
+}
+
+/* Bytes of a URL up to the end of its authority; all of it when it has none (it then fails alone). */
+static size_t origin_len(const char *url, size_t len)
+{
+    const char *authority = memmem(url, len, "://", 3);
+    size_t i;
+
+    if (authority == NULL)
+        return len;
+    for (i = (size_t)(authority - url) + 3; i < len; i++) {
+        if (strchr("/?#", url[i]) != NULL)
+            break;
+    }
+    return i;
+}
+
+/* Scheme and host mean the same in either case; a user name before '@' is folded with them, which at
+ * worst puts two origins under one bound. */
+static void copy_lower(char *to, const char *from, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        to[i] = (char)(from[i] >= 'A' && from[i] <= 'Z' ? from[i] + ('a' - 'A') : from[i]);
+}
+
+static struct outbox_origin *origin_get(struct outbox *o, const char *url, size_t url_len)
+{
+    size_t len = origin_len(url, url_len);
+    struct outbox_origin *origin = mem_alloc(sizeof(*origin) + len);
+    struct map_node *found;
+
+    *origin = (struct outbox_origin){ .name_len = len };
+    copy_lower(origin->name, url, len);
+    list_init(&origin->ready);
+    list_init(&origin->ready_node);
+    found = map_insert(&o->origins, &origin->node, origin->name, len);
+    if (found != NULL) {
+        mem_free(origin);
+        origin = map_entry(found, struct outbox_origin, node);
+    }
+    origin->targets++;
+    return origin;
+}
+
+static struct outbox_target *target_get(struct outbox *o, const char *url, size_t url_len)
+{
+    struct map_node *found = map_find(&o->targets, url, url_len);
+    struct outbox_target *target;
+
+    if (found != NULL)
+        return map_entry(found, struct outbox_target, node);
+    target = mem_alloc(sizeof(*target) + url_len);
+    *target = (struct outbox_target){ .url_len = url_len };
+    memcpy(target->url, url, url_len);
+    list_init(&target->waiting);
+    list_init(&target->ready_node);
+    target->origin = origin_get(o, url, url_len);
+    map_insert(&o->targets, &target->node, target->url, url_len);
+    return target;
+}
+
+/* Puts a target and its origin into, or takes them out of, the lists of those that may start. */
+static void update_ready(struct outbox *o, struct outbox_target *target)
+{
+    struct outbox_origin *origin = target->origin;
+
+    if (list_is_empty(&target->waiting) || target->running >= o->limits.max_per_url)
+        list_remove(&target->ready_node);
+    else if (!list_is_linked(&target->ready_node))
+        list_push_back(&origin->ready, &target->ready_node);
+
+    if (list_is_empty(&origin->ready) || origin->running >= o->limits.max_per_origin)
+        list_remove(&origin->ready_node);
+    else if (!list_is_linked(&origin->ready_node))
+        list_push_back(&o->ready, &origin->ready_node);
+}
+
+static void target_release_if_idle(struct outbox *o, struct outbox_target *target)
+{
+    struct outbox_origin *origin = target->origin;
+
+    if (target->running > 0 || !list_is_empty(&target->waiting))
+        return;
+    map_remove(&o->targets, &target->node);
+    mem_free(target);
+    if (--origin->targets == 0) {
+        map_remove(&o->origins, &origin->node);
+        mem_free(origin);
+    }
+}
+
+static void pump(struct outbox *o);
+
+static void on_reply(void *arg, const struct http_reply *reply)
+{
+    struct outbox_post *post = arg;
+    struct outbox *o = post->outbox;
+    struct outbox_target *target = post->target;
+
+    list_remove(&post->node);
+    o->running_count--;
+    target->running--;
+    target->origin->running--;
+    update_ready(o, target);
+    target_release_if_idle(o, target);
+    post->call = NULL;
+    post->ops->done(post, reply);
+    pump(o);
+}
+
+/* Ends a post that never became a call. */
+static void post_end(struct outbox_post *post, enum http_call_status status, const char *detail)
+{
+    post->ops->done(post, &(struct http_reply){ .status = status, .detail = detail });
+}
+
+/* Takes the next post of the first ready origin out of its queue. */
+static struct outbox_post *take_next(struct outbox *o)
+{
+    struct outbox_origin *origin =
+        list_entry(list_pop_front(&o->ready), struct outbox_origin, ready_node);
+    struct outbox_target *target =
+        list_entry(list_pop_front(&origin->ready), struct outbox_target, ready_node);
+    struct outbox_post *post =
+        list_entry(list_pop_front(&target->waiting), struct outbox_post, node);
+
+    o->queued_count--;
+    return post;
+}
+
+static void start_next(struct outbox *o)
+{
+    struct outbox_post *post = take_next(o);
+    struct outbox_target *target = post->target;
+    struct http_call_request request = { .url = post->url };
+    bool usable = memchr(post->url, 0, post->url_len) == NULL && post->ops->start(post, &request);
+
+    if (usable) {
+        o->running_count++;
+        target->running++;
+        target->origin->running++;
+        list_push_back(&o->running, &post->node);
+    }
+    update_ready(o, target);
+    if (usable) {
+        post->call = http_client_post(o->client, &request, on_reply, post);
+        return;
+    }
+    target_release_if_idle(o, target);
+    post_end(post, HTTP_CALL_URL, "the URL cannot be used");
+}
+
+static void pump(struct outbox *o)
+{
+    if (o->pumping) /* a done callback of start_next may add posts: the loop below sees them */
+        return;
+    o->pumping = true;
+    while (!list_is_empty(&o->ready) && o->running_count < o->limits.max_in_flight)
+        start_next(o);
+    o->pumping = false;
+}
+
+void outbox_add(struct outbox *o, struct outbox_post *post)
+{
+    post->outbox = o;
+    post->call = NULL;
+    list_init(&post->node);
+    if (o->closed) {
+        post_end(post, HTTP_CALL_CANCELLED, "shutting down");
+        return;
+    }
+    post->target = target_get(o, post->url, post->url_len);
+    list_push_back(&post->target->waiting, &post->node);
+    o->queued_count++;
+    update_ready(o, post->target);
+    pump(o);
+}
+
+void outbox_resume(struct outbox_post *post)
+{
+    if (post->call != NULL)
+        http_call_resume(post->call);
+}
+
+static void cancel_waiting(struct outbox *o)
+{
+    for (struct map_node *n = map_first(&o->targets); n != NULL; n = map_first(&o->targets)) {
+        struct outbox_target *target = map_entry(n, struct outbox_target, node);
+        struct list *first = list_pop_front(&target->waiting);
+        struct outbox_post *post = list_entry(first, struct outbox_post, node);
+
+        o->queued_count--;
+        update_ready(o, target);
+        target_release_if_idle(o, target);
+        post_end(post, HTTP_CALL_CANCELLED, "shutting down");
+    }
+}
+
+void outbox_close(struct outbox *o)
+{
+    if (o->closed)
+        return;
+    o->closed = true;
+    o->pumping = true; /* nothing starts any more */
+    while (!list_is_empty(&o->running)) {
+        struct outbox_post *post = list_entry(list_first(&o->running), struct outbox_post, node);
+
+        http_call_cancel(post->call);
+    }
+    cancel_waiting(o);
+}

@@ -1,0 +1,133 @@
+/*
+ * The five requests whose body is a few fields: subscribe and unsubscribe, exact and glob, and
+ * check_subscriptions. (doc/protocol/http.md, 2.1 to 2.3)
+ *
+ * The body is collected up to the longest that its fields can have; what follows them is ignored, as the
+ * protocol wants.
+ */
+#include <lonely/auth.h>
+#include <lonely/glob.h>
+
+#include "buf.h"
+#include "mem.h"
+#include "routes.h"
+
+struct fields_request {
+    struct request request; /* first */
+    struct buf body;
+    bool too_long; /* the buffer could not grow */
+};
+
+static void finish(struct fields_request *f)
+{
+    buf_fini(&f->body);
+    request_free(&f->request);
+}
+
+static void finish_with(struct fields_request *f, int status)
+{
+    request_answer(&f->request, status);
+    finish(f);
+}
+
+static void on_stored(void *arg, enum store_status status)
+{
+    struct fields_request *f = arg;
+
+    switch (status) {
+    case STORE_OK:
+        request_answer_generic(&f->request);
+        break;
+    case STORE_CONFLICT:
+    case STORE_NOT_FOUND:
+        request_answer(&f->request, 409);
+        break;
+    case STORE_UNAVAILABLE:
+    case STORE_PENDING:
+        request_answer(&f->request, 503);
+        break;
+    }
+    finish(f);
+}
+
+static void on_checked(void *arg, enum store_status status, const uint8_t etag[64])
+{
+    struct fields_request *f = arg;
+
+    if (status == STORE_OK)
+        request_answer_body(&f->request, LONELY_STATELESS_RESPONSE_CHECK_SUBSCRIPTIONS,
+                            &(struct lonely_stateless){ .hash = { etag, LONELY_SHA512_SIZE } });
+    else
+        request_answer(&f->request, 503);
+    finish(f);
+}
+
+/* Our own limits; the protocol's are in the width of the length fields. */
+static bool within_limits(const struct conf *conf, const struct lonely_stateless *fields, bool glob)
+{
+    return fields->url.len <= conf->limits.max_url_bytes &&
+           fields->recovery.len <= conf->limits.max_url_bytes &&
+           fields->topic.len <= (glob ? conf->limits.max_glob_bytes : conf->limits.max_topic_bytes);
+}
+
+static void act(struct fields_request *f, const struct lonely_stateless *fields)
+{
+    struct worker *w = f->request.worker;
+    const struct store_ops *store = w->b->store_ops;
+    enum lonely_stateless_type type = f->request.route->type;
+    bool glob =
+        type == LONELY_STATELESS_SUBSCRIBE_GLOB || type == LONELY_STATELESS_UNSUBSCRIBE_GLOB;
+    const struct store_row row = {
+        .kind = glob ? STORE_GLOB : STORE_EXACT,
+        .url = fields->url,
+        .key = fields->topic,
+        .recovery = fields->recovery,
+    };
+
+    if (!within_limits(w->b->conf, fields, glob))
+        finish_with(f, 400);
+    else if (type == LONELY_STATELESS_CHECK_SUBSCRIPTIONS)
+        store->check(w->store, fields->url, on_checked, f);
+    else if (type == LONELY_STATELESS_SUBSCRIBE_EXACT || type == LONELY_STATELESS_SUBSCRIBE_GLOB)
+        store->subscribe(w->store, &row, on_stored, f);
+    else
+        store->unsubscribe(w->store, &row, on_stored, f);
+}
+
+static void on_end(void *arg)
+{
+    struct fields_request *f = arg;
+    struct lonely_stateless fields;
+    struct lonely_result result = lonely_stateless_parse(
+        f->request.route->type, (struct lonely_span){ f->body.ptr, f->body.len }, &fields);
+
+    if (f->too_long)
+        finish_with(f, 503);
+    else if (result.err != LONELY_OK)
+        finish_with(f, 400);
+    else
+        act(f, &fields);
+}
+
+static void on_piece(void *arg, struct lonely_span piece)
+{
+    struct fields_request *f = arg;
+    size_t room = buf_room(&f->body);
+
+    if (!buf_append(&f->body, piece.ptr, piece.len < room ? piece.len : room))
+        f->too_long = true;
+}
+
+static void on_abort(void *arg)
+{
+    finish(arg);
+}
+
+void route_fields(struct worker *w, struct http_exchange *x, const struct route *route)
+{
+    static const struct http_body_ops ops = { on_piece, on_end, on_abort };
+    struct fields_request *f = request_create(w, x, route, sizeof(*f));
+
+    buf_init(&f->body, lonely_stateless_max(route->type));
+    http_exchange_read_body(x, &ops, f);
+}

@@ -1,0 +1,227 @@
+/*
+ * POST /v1/notify: head, message, fan-out, count. (doc/protocol/http.md, 2.5)
+ *
+ * The head is collected in a buffer until it parses; the message goes on into a body, in memory or in a
+ * file. Nothing is delivered before length and hash are right.
+ */
+#include <string.h>
+
+#include <lonely/tracing.h>
+
+#include "body.h"
+#include "buf.h"
+#include "hub.h"
+#include "mem.h"
+#include "routes.h"
+
+struct notify_request {
+    struct request request; /* first */
+    struct buf head;        /* until it parses */
+    size_t head_needed;     /* bytes with which to try again */
+    bool parsed;
+    uint64_t head_len;
+    struct lonely_stateless fields; /* topic, identifier and hash point into `kept` */
+    uint8_t *kept;
+    uint64_t received; /* bytes of the message */
+    struct body_writer *writer;
+    struct body *body;
+    double accepted_s;
+};
+
+static void finish(struct notify_request *n)
+{
+    if (n->writer != NULL)
+        body_writer_abort(n->writer);
+    body_unref(n->body);
+    buf_fini(&n->head);
+    mem_free(n->kept);
+    request_free(&n->request);
+}
+
+static void finish_with(struct notify_request *n, int status)
+{
+    request_answer(&n->request, status);
+    finish(n);
+}
+
+static void on_notified(void *arg, enum hub_status status, uint32_t notified)
+{
+    struct notify_request *n = arg;
+    const struct clock *clock = n->request.worker->b->clock;
+    uint8_t tracing[LONELY_TRACING_MINIMAL_SIZE];
+    uint64_t now_ns = (uint64_t)clock_wall_ns(clock);
+
+    if (status != HUB_OK) {
+        finish_with(n, 503);
+        return;
+    }
+    lonely_tracing_minimal(n->accepted_s, (double)now_ns / 1e9, n->request.started_ns, now_ns,
+                           tracing);
+    request_answer_body(&n->request, LONELY_STATELESS_RESPONSE_NOTIFY,
+                        &(struct lonely_stateless){
+                            .tracing = { tracing, sizeof(tracing) },
+                            .count = notified,
+                            .identifier = n->fields.identifier,
+                        });
+    finish(n);
+}
+
+static void on_body(void *arg, enum body_error err, struct body *body)
+{
+    struct notify_request *n = arg;
+
+    n->body = body;
+    if (err != BODY_OK) {
+        finish_with(n, err == BODY_NO_ROOM ? 507 : 500);
+        return;
+    }
+    if (memcmp(body_sha512(body), n->fields.hash.ptr, LONELY_SHA512_SIZE) != 0) {
+        finish_with(n, 400);
+        return;
+    }
+    n->accepted_s = clock_wall_s(n->request.worker->b->clock);
+    hub_notify(n->request.worker, n->fields.topic, body, on_notified, n);
+}
+
+static void on_end(void *arg)
+{
+    struct notify_request *n = arg;
+    struct body_writer *writer = n->writer;
+
+    if (!n->parsed || n->received != n->fields.message_len) {
+        finish_with(n, 400);
+        return;
+    }
+    n->writer = NULL;
+    body_writer_finish(writer, on_body, n);
+}
+
+static void on_ready(void *arg)
+{
+    struct notify_request *n = arg;
+
+    http_exchange_resume(n->request.exchange);
+}
+
+static void add_message(struct notify_request *n, struct lonely_span bytes)
+{
+    if (bytes.len > n->fields.message_len - n->received) {
+        finish_with(n, 400);
+        return;
+    }
+    n->received += bytes.len;
+    if (bytes.len > 0 && !body_writer_add(n->writer, bytes, on_ready, n))
+        http_exchange_pause(n->request.exchange);
+}
+
+/* Copies what is needed after the head is gone: topic, identifier, hash. */
+static void keep_fields(struct notify_request *n, const struct lonely_stateless *fields)
+{
+    struct lonely_span *spans[] = { &n->fields.topic, &n->fields.identifier, &n->fields.hash };
+    uint8_t *at = mem_alloc(fields->topic.len + fields->identifier.len + fields->hash.len);
+
+    n->kept = at;
+    n->fields = *fields;
+    n->fields.tracing = (struct lonely_span){ NULL, 0 };
+    for (size_t i = 0; i < sizeof(spans) / sizeof(spans[0]); i++) {
+        if (spans[i]->len > 0)
+            memcpy(at, spans[i]->ptr, spans[i]->len);
+        spans[i]->ptr = at;
+        at += spans[i]->len;
+    }
+}
+
+/* 0, or the status that refuses a request whose head says this. */
+static int judge_head(const struct notify_request *n, const struct lonely_stateless *fields)
+{
+    const struct conf *conf = n->request.worker->b->conf;
+    uint64_t announced = n->request.exchange->head.content_length;
+
+    if (fields->topic.len > conf->limits.max_topic_bytes)
+        return 400;
+    if (fields->message_len > conf->limits.max_message_bytes)
+        return 413;
+    if (announced != HTTP_LENGTH_UNKNOWN && announced - n->head_len != fields->message_len)
+        return 400;
+    return 0;
+}
+
+enum head_verdict { HEAD_DONE, HEAD_MORE, HEAD_REFUSED };
+
+/* Tries to parse the head from `bytes`. HEAD_REFUSED: the request has been answered and is gone. */
+static enum head_verdict parse_head(struct notify_request *n, struct lonely_span bytes)
+{
+    struct lonely_stateless fields;
+    struct lonely_result result = lonely_stateless_parse(LONELY_STATELESS_NOTIFY, bytes, &fields);
+    struct worker *w = n->request.worker;
+    int status;
+
+    if (result.err == LONELY_E_TRUNCATED) {
+        n->head_needed = result.at;
+        return HEAD_MORE;
+    }
+    n->head_len = result.at;
+    status = result.err != LONELY_OK ? 400 : judge_head(n, &fields);
+    if (status != 0) {
+        finish_with(n, status);
+        return HEAD_REFUSED;
+    }
+    n->parsed = true;
+    keep_fields(n, &fields);
+    n->writer = body_writer_create(w->b->bodies, &w->loop, fields.message_len);
+    return HEAD_DONE;
+}
+
+/* Takes the head, or more of it, off the piece. False: the message does not begin in this piece, or
+ * the request is gone. */
+static bool take_head(struct notify_request *n, struct lonely_span *piece)
+{
+    enum head_verdict verdict = HEAD_MORE;
+
+    if (n->head.len == 0) { /* nearly always it comes in one piece and need not be copied */
+        verdict = parse_head(n, *piece);
+        if (verdict == HEAD_DONE) {
+            piece->ptr += n->head_len;
+            piece->len -= (size_t)n->head_len;
+        }
+    }
+    while (verdict == HEAD_MORE && piece->len > 0) {
+        size_t take = n->head_needed - n->head.len;
+
+        if (take > piece->len)
+            take = piece->len;
+        if (!buf_append(&n->head, piece->ptr, take)) {
+            finish_with(n, 503);
+            return false;
+        }
+        piece->ptr += take;
+        piece->len -= take;
+        if (n->head.len == n->head_needed)
+            verdict = parse_head(n, (struct lonely_span){ n->head.ptr, n->head.len });
+    }
+    if (verdict == HEAD_DONE)
+        buf_fini(&n->head);
+    return verdict == HEAD_DONE;
+}
+
+static void on_piece(void *arg, struct lonely_span piece)
+{
+    struct notify_request *n = arg;
+
+    if (n->parsed || take_head(n, &piece))
+        add_message(n, piece);
+}
+
+static void on_abort(void *arg)
+{
+    finish(arg);
+}
+
+void route_notify(struct worker *w, struct http_exchange *x, const struct route *route)
+{
+    static const struct http_body_ops ops = { on_piece, on_end, on_abort };
+    struct notify_request *n = request_create(w, x, route, sizeof(*n));
+
+    buf_init(&n->head, LONELY_STATELESS_NOTIFY_MAX);
+    http_exchange_read_body(x, &ops, n);
+}

@@ -1,0 +1,282 @@
+/*
+ * POST /v1/set_subscriptions: makes the subscriptions of a url equal to two sorted lists.
+ * (doc/protocol/http.md, 2.4 and 9)
+ *
+ * The head is collected until it parses. The lists go into a body, in memory or in a file, and are read
+ * twice from there: to check order, text and etag, then by the store. So memory does not grow with them.
+ */
+#include <string.h>
+
+#include <lonely/etag.h>
+#include <lonely/glob.h>
+
+#include "body.h"
+#include "buf.h"
+#include "mem.h"
+#include "routes.h"
+
+/* Longer lists are checked in the thread pool. */
+#define CHECK_ON_LOOP_BYTES 16384
+
+/* One reading of the lists. */
+struct list_reader {
+    struct body *body;
+    uint64_t at;             /* of the next bytes of a spooled body */
+    struct lonely_span rest; /* at hand */
+    struct lonely_set_reader reader;
+    uint8_t chunk[65536];
+};
+
+struct set_request {
+    struct request request; /* first */
+    struct buf head;        /* the head; afterwards `fields` points into it */
+    size_t head_needed;
+    bool parsed;
+    struct lonely_stateless fields;
+    struct body_writer *writer;
+    struct body *body;
+    struct list_reader *lists;
+    struct store_list source;
+    uv_work_t work;
+    int status; /* of the check: 0 or the answer */
+};
+
+static void finish(struct set_request *s)
+{
+    if (s->writer != NULL)
+        body_writer_abort(s->writer);
+    body_unref(s->body);
+    mem_free(s->lists);
+    buf_fini(&s->head);
+    request_free(&s->request);
+}
+
+static void finish_with(struct set_request *s, int status)
+{
+    request_answer(&s->request, status);
+    finish(s);
+}
+
+static void lists_start(struct set_request *s)
+{
+    struct list_reader *l = s->lists;
+
+    l->body = s->body;
+    l->at = 0;
+    l->rest = body_in_memory(s->body) ? body_span(s->body) : (struct lonely_span){ NULL, 0 };
+    lonely_set_reader_init(&l->reader, s->fields.count);
+}
+
+/* False at the end of the body. */
+static bool lists_refill(struct list_reader *l)
+{
+    ptrdiff_t len;
+
+    if (body_in_memory(l->body))
+        return false;
+    len = body_pread(l->body, l->at, l->chunk, sizeof(l->chunk));
+    if (len <= 0)
+        return false;
+    l->at += (uint64_t)len;
+    l->rest = (struct lonely_span){ l->chunk, (size_t)len };
+    return true;
+}
+
+static enum lonely_error lists_next(struct list_reader *l, struct lonely_set_entry *entry)
+{
+    for (;;) {
+        enum lonely_error err = lonely_set_reader_next(&l->reader, &l->rest, entry);
+
+        if (err != LONELY_E_TRUNCATED || !lists_refill(l))
+            return err;
+    }
+}
+
+/* store_list: the same lists once more, on a thread of the store. */
+static int next_row(void *arg, struct store_row *row)
+{
+    struct set_request *s = arg;
+    struct lonely_set_entry entry;
+
+    if (lists_next(s->lists, &entry) != LONELY_OK)
+        return -1; /* it could be read before, so the file cannot */
+    if (entry.kind == LONELY_SET_END)
+        return 0;
+    row->kind = entry.kind == LONELY_SET_GLOB ? STORE_GLOB : STORE_EXACT;
+    row->key = entry.key;
+    row->recovery = entry.recovery;
+    return 1;
+}
+
+static bool entry_allowed(const struct conf *conf, const struct lonely_set_entry *entry)
+{
+    uint64_t max =
+        entry->kind == LONELY_SET_GLOB ? conf->limits.max_glob_bytes : conf->limits.max_topic_bytes;
+
+    return entry->key.len <= max && entry->recovery.len <= conf->limits.max_url_bytes;
+}
+
+/* Reads the lists into the etag; 0, or the status of the answer. */
+static int check_entries(struct set_request *s, struct lonely_etag *etag)
+{
+    const struct conf *conf = s->request.worker->b->conf;
+    struct lonely_set_entry entry;
+    uint8_t digest[LONELY_ETAG_SIZE];
+
+    for (;;) {
+        enum lonely_error err = lists_next(s->lists, &entry);
+
+        if (err != LONELY_OK)
+            return 400;
+        if (entry.kind == LONELY_SET_END)
+            break;
+        if (!entry_allowed(conf, &entry))
+            return 400;
+        err = entry.kind == LONELY_SET_GLOB
+                  ? lonely_etag_add_glob(etag, entry.key, entry.recovery)
+                  : lonely_etag_add_topic(etag, entry.key, entry.recovery);
+        if (err != LONELY_OK)
+            return 500; /* the reader has refused all that a peer can do wrong */
+    }
+    if (lonely_etag_final(etag, digest) != LONELY_OK)
+        return 500;
+    return memcmp(digest, s->fields.hash.ptr, sizeof(digest)) == 0 ? 0 : 400;
+}
+
+static void check_lists(uv_work_t *work)
+{
+    struct set_request *s = work->data;
+    struct lonely_etag *etag = mem_alloc(sizeof(*etag));
+
+    lists_start(s);
+    if (lonely_etag_init(etag, s->fields.url) == LONELY_OK)
+        s->status = check_entries(s, etag);
+    else
+        s->status = 500;
+    mem_free(etag);
+}
+
+static void on_stored(void *arg, enum store_status status)
+{
+    struct set_request *s = arg;
+
+    if (status == STORE_OK)
+        request_answer_generic(&s->request);
+    else
+        request_answer(&s->request, 503);
+    finish(s);
+}
+
+static void on_lists_checked(uv_work_t *work, int status)
+{
+    struct set_request *s = work->data;
+    struct worker *w = s->request.worker;
+
+    (void)status; /* never cancelled */
+    if (s->status != 0) {
+        finish_with(s, s->status);
+        return;
+    }
+    lists_start(s);
+    s->source = (struct store_list){ next_row, s };
+    w->b->store_ops->set(w->store, s->fields.url, &s->source, on_stored, s);
+}
+
+static void on_body(void *arg, enum body_error err, struct body *body)
+{
+    struct set_request *s = arg;
+
+    s->body = body;
+    if (err != BODY_OK) {
+        finish_with(s, err == BODY_NO_ROOM ? 507 : 500);
+        return;
+    }
+    s->lists = mem_alloc(sizeof(*s->lists));
+    s->work.data = s;
+    if (body_size(body) <= CHECK_ON_LOOP_BYTES) {
+        check_lists(&s->work);
+        on_lists_checked(&s->work, 0);
+    } else if (uv_queue_work(&s->request.worker->loop, &s->work, check_lists, on_lists_checked) !=
+               0) {
+        finish_with(s, 503);
+    }
+}
+
+static void on_end(void *arg)
+{
+    struct set_request *s = arg;
+    struct body_writer *writer = s->writer;
+
+    if (!s->parsed) {
+        finish_with(s, 400);
+        return;
+    }
+    s->writer = NULL;
+    body_writer_finish(writer, on_body, s);
+}
+
+static void on_ready(void *arg)
+{
+    struct set_request *s = arg;
+
+    http_exchange_resume(s->request.exchange);
+}
+
+/* Parses the head once enough is there. False: it has been refused and the request is gone. */
+static bool parse_head(struct set_request *s)
+{
+    struct worker *w = s->request.worker;
+    struct lonely_result result =
+        lonely_stateless_parse(LONELY_STATELESS_SET_SUBSCRIPTIONS,
+                               (struct lonely_span){ s->head.ptr, s->head.len }, &s->fields);
+
+    if (result.err == LONELY_E_TRUNCATED) {
+        s->head_needed = result.at;
+        return true;
+    }
+    if (result.err != LONELY_OK || s->fields.url.len > w->b->conf->limits.max_url_bytes) {
+        finish_with(s, 400);
+        return false;
+    }
+    s->parsed = true;
+    s->writer =
+        body_writer_create(w->b->bodies, &w->loop, s->request.exchange->head.content_length);
+    return true;
+}
+
+static void on_piece(void *arg, struct lonely_span piece)
+{
+    struct set_request *s = arg;
+
+    while (!s->parsed && piece.len > 0) {
+        size_t take = s->head_needed - s->head.len;
+
+        if (take > piece.len)
+            take = piece.len;
+        if (!buf_append(&s->head, piece.ptr, take)) {
+            finish_with(s, 503);
+            return;
+        }
+        piece.ptr += take;
+        piece.len -= take;
+        if (s->head.len == s->head_needed && !parse_head(s))
+            return;
+    }
+    if (s->parsed && piece.len > 0 && !body_writer_add(s->writer, piece, on_ready, s))
+        http_exchange_pause(s->request.exchange);
+}
+
+static void on_abort(void *arg)
+{
+    finish(arg);
+}
+
+void route_set(struct worker *w, struct http_exchange *x, const struct route *route)
+{
+    static const struct http_body_ops ops = { on_piece, on_end, on_abort };
+    struct set_request *s = request_create(w, x, route, sizeof(*s));
+
+    buf_init(&s->head, LONELY_STATELESS_SET_SUBSCRIPTIONS_MAX);
+    s->head_needed = 2;
+    http_exchange_read_body(x, &ops, s);
+}

@@ -1,0 +1,56 @@
+/*
+ * The HTTP API of the broadcaster: which path does what, and how every route answers.
+ * (doc/protocol/http.md, 2)
+ *
+ * Threads: everything on the worker's loop.
+ */
+#ifndef ROUTES_H
+#define ROUTES_H
+
+#include <stdint.h>
+
+#include <lonely/stateless.h>
+
+#include "http.h"
+#include "worker.h"
+
+struct route;
+
+/* One request under way. A route's own structure begins with it. */
+struct request {
+    struct worker *worker;
+    struct http_exchange *exchange;
+    const struct route *route;
+    uint64_t started_ns; /* wall clock */
+};
+
+/* http_on_request_fn of the workers' servers; `app` is the worker. */
+void routes_on_request(void *app, struct http_exchange *x);
+
+/* Makes the structure of a route's request, `size` bytes, zeroed but for its beginning. */
+void *request_create(struct worker *w, struct http_exchange *x, const struct route *route,
+                     size_t size);
+
+/* Each of these ends the exchange; the structure stays, to be freed by request_free. */
+void request_answer(struct request *r, int status); /* no body; 503 says when to come back */
+void request_answer_generic(struct request *r);     /* 200, RESPONSE_GENERIC */
+void request_answer_body(struct request *r, enum lonely_stateless_type type,
+                         const struct lonely_stateless *body);
+
+/* Frees the structure. The exchange must have been answered or aborted. */
+void request_free(struct request *r);
+
+/* What a route says when the request's head is complete. Reads the body or answers. */
+typedef void route_fn(struct worker *w, struct http_exchange *x, const struct route *route);
+
+struct route {
+    const char *path;
+    route_fn *on_request;
+    enum lonely_stateless_type type; /* of the request's body */
+};
+
+route_fn route_fields; /* route_fields.c: the five requests that are a few fields */
+route_fn route_set;    /* route_set.c */
+route_fn route_notify; /* route_notify.c */
+
+#endif

@@ -1,0 +1,285 @@
+/*
+ * A worker's life: made by broadcaster.c, runs routes.c on its HTTP server, drained and stopped by
+ * commands from other threads.
+ *
+ * The end in order: draining waits for connections; stopping closes them and cancels posts; when the last
+ * hold is released, closing takes down client, store and handles, and the loop has nothing left to run.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mem.h"
+#include "missed.h"
+#include "routes.h"
+#include "worker.h"
+
+static uint64_t none_to_zero(uint64_t value)
+{
+    return value == CONF_NONE ? 0 : value;
+}
+
+/* A worker's share of a limit of the whole process: at least one. */
+static size_t share(const struct broadcaster *b, uint64_t limit)
+{
+    uint64_t part = limit / b->worker_count;
+
+    return part > 0 ? (size_t)part : 1;
+}
+
+/* ---- The end ---- */
+
+static void on_store_closed(void *arg)
+{
+    struct worker *w = arg;
+
+    uv_close((uv_handle_t *)&w->wakeup, NULL);
+    uv_close((uv_handle_t *)&w->drain_timer, NULL);
+}
+
+static void on_client_closed(void *arg)
+{
+    struct worker *w = arg;
+
+    if (w->store != NULL)
+        w->b->store_ops->client_close(w->store, on_store_closed, w);
+    else
+        on_store_closed(w);
+}
+
+static void close_when_idle(struct worker *w)
+{
+    if (w->state != WORKER_STOPPING || w->holds > 0 || !w->http_closed)
+        return;
+    w->state = WORKER_CLOSING;
+    if (w->client != NULL)
+        http_client_close(w->client, on_client_closed, w);
+    else
+        on_client_closed(w);
+}
+
+static void on_http_closed(void *arg)
+{
+    struct worker *w = arg;
+
+    w->http_closed = true;
+    close_when_idle(w);
+}
+
+static void stop(struct worker *w)
+{
+    if (w->state >= WORKER_STOPPING)
+        return;
+    w->state = WORKER_STOPPING;
+    uv_timer_stop(&w->drain_timer);
+    if (w->sweeper != NULL)
+        missed_sweeper_close(w->sweeper);
+    if (w->outbox != NULL)
+        outbox_close(w->outbox);
+    if (w->http != NULL)
+        http_server_close(w->http, on_http_closed, w);
+    else
+        on_http_closed(w);
+}
+
+static void on_drained(void *arg)
+{
+    stop(arg);
+}
+
+static void on_drain_timeout(uv_timer_t *timer)
+{
+    struct worker *w = timer->data;
+
+    log_warn(w->b->log, "drain_timeout", LOG_U64("requests", w->holds), LOG_END);
+    stop(w);
+}
+
+static void drain(struct worker *w)
+{
+    if (w->state != WORKER_RUNNING)
+        return;
+    w->state = WORKER_DRAINING;
+    uv_timer_start(&w->drain_timer, on_drain_timeout, w->b->conf->broadcaster.drain_timeout_ms, 0);
+    http_server_drain(w->http, on_drained, w);
+}
+
+static void on_wakeup(uv_async_t *wakeup)
+{
+    struct worker *w = wakeup->data;
+    int command = atomic_load(&w->command);
+
+    if (command == WORKER_DRAINING)
+        drain(w);
+    else if (command == WORKER_STOPPING)
+        stop(w);
+}
+
+void worker_command(struct worker *w, enum worker_state to)
+{
+    int now = atomic_load(&w->command);
+
+    while (now < (int)to && !atomic_compare_exchange_weak(&w->command, &now, (int)to))
+        ;
+    uv_async_send(&w->wakeup);
+}
+
+/* ---- The beginning ---- */
+
+static bool create_client(struct worker *w, char error[256])
+{
+    const struct conf *conf = w->b->conf;
+    size_t in_flight = share(w->b, conf->webhook.max_in_flight);
+    const struct http_client_conf client = {
+        .timeout_total_ms = none_to_zero(conf->webhook.outgoing_http_timeout_total_ms),
+        .timeout_connect_ms = none_to_zero(conf->webhook.outgoing_http_timeout_connect_ms),
+        .timeout_sock_connect_ms =
+            none_to_zero(conf->webhook.outgoing_http_timeout_sock_connect_ms),
+        .timeout_sock_read_ms = none_to_zero(conf->webhook.outgoing_http_timeout_sock_read_ms),
+        .max_reply_bytes = (size_t)conf->webhook.max_reply_bytes,
+        .max_connections = (uint32_t)(in_flight * 4 > 4096 ? 4096 : in_flight * 4),
+        .ca_file = conf->webhook.ca_file,
+        .proxy = conf->webhook.proxy,
+        .user_agent = "lonelypss/" LONELY_VERSION,
+    };
+    const struct outbox_limits limits = {
+        .max_in_flight = in_flight,
+        .max_per_origin = share(w->b, conf->webhook.max_per_origin),
+        .max_per_url = share(w->b, conf->webhook.max_per_url),
+        .max_queued = share(w->b, conf->webhook.max_queued),
+    };
+
+    w->client = http_client_create(&w->loop, &client, error);
+    if (w->client == NULL)
+        return false;
+    w->outbox = outbox_create(&limits, w->client);
+    return true;
+}
+
+static bool create_server(struct worker *w, size_t number, char error[256])
+{
+    const struct conf *conf = w->b->conf;
+    const struct http_server_conf server = {
+        .header_timeout_ms = conf->http.header_timeout_ms,
+        .body_idle_timeout_ms = none_to_zero(conf->http.body_idle_timeout_ms),
+        .body_timeout_ms = none_to_zero(conf->http.body_timeout_ms),
+        .keepalive_timeout_ms = conf->http.keepalive_timeout_ms,
+        .discard_bytes = conf->http.discard_bytes,
+        .max_header_bytes = (uint32_t)conf->http.max_header_bytes,
+        .max_connections = (uint32_t)share(w->b, w->b->max_connections),
+        .log = w->b->log,
+    };
+
+    w->http = http_server_create(&w->loop, &server, routes_on_request, w);
+    for (size_t i = 0; i < w->b->listener_count; i++) {
+        int fd = w->b->listeners[i].fds[number];
+        int err;
+
+        w->b->listeners[i].fds[number] = -1;
+        err = http_server_listen(w->http, fd);
+        if (err != 0) {
+            snprintf(error, 256, "cannot listen on %s: %s", w->b->listeners[i].bound,
+                     uv_strerror(err));
+            return false;
+        }
+    }
+    return true;
+}
+
+bool worker_create(struct broadcaster *b, size_t number, struct worker **out, char error[256])
+{
+    struct worker *w = mem_calloc(1, sizeof(*w));
+    int err = uv_loop_init(&w->loop);
+
+    *out = NULL;
+    w->b = b;
+    if (err != 0) {
+        snprintf(error, 256, "cannot make an event loop: %s", uv_strerror(err));
+        mem_free(w);
+        return false;
+    }
+    err = uv_async_init(&w->loop, &w->wakeup, on_wakeup);
+    if (err != 0) {
+        snprintf(error, 256, "cannot make an event loop: %s", uv_strerror(err));
+        uv_loop_close(&w->loop);
+        mem_free(w);
+        return false;
+    }
+    w->wakeup.data = w;
+    uv_timer_init(&w->loop, &w->drain_timer);
+    w->drain_timer.data = w;
+    if (!b->store_ops->client_open(b->store, &w->loop, &w->store, error) ||
+        !create_client(w, error) || !create_server(w, number, error)) {
+        worker_destroy(w);
+        return false;
+    }
+    if (number == 0)
+        w->sweeper = missed_sweeper_create(w);
+    *out = w;
+    return true;
+}
+
+static void run(void *arg)
+{
+    struct worker *w = arg;
+
+    uv_run(&w->loop, UV_RUN_DEFAULT);
+    atomic_fetch_sub(&w->b->running, 1);
+}
+
+bool worker_start(struct worker *w, char error[256])
+{
+    int err;
+
+    atomic_fetch_add(&w->b->running, 1);
+    err = uv_thread_create(&w->thread, run, w);
+    if (err != 0) {
+        atomic_fetch_sub(&w->b->running, 1);
+        snprintf(error, 256, "cannot start a thread: %s", uv_strerror(err));
+    }
+    return err == 0;
+}
+
+void worker_join(struct worker *w)
+{
+    uv_thread_join(&w->thread);
+}
+
+void worker_destroy(struct worker *w)
+{
+    if (w == NULL)
+        return;
+    stop(w); /* nothing to do when its thread has run */
+    uv_run(&w->loop, UV_RUN_DEFAULT);
+    outbox_destroy(w->outbox);
+    uv_loop_close(&w->loop);
+    mem_free(w);
+}
+
+/* ---- Services ---- */
+
+void worker_hold(struct worker *w)
+{
+    w->holds++;
+}
+
+void worker_release(struct worker *w)
+{
+    w->holds--;
+    close_when_idle(w);
+}
+
+void worker_random(struct worker *w, uint8_t *to, size_t len)
+{
+    if (w->random_left < len) {
+        int err = uv_random(NULL, NULL, w->random, sizeof(w->random), 0, NULL);
+
+        if (err != 0) { /* identifiers that repeat would be worse than no broadcaster */
+            log_error(w->b->log, "no_random_bytes", LOG_STR("error", uv_strerror(err)), LOG_END);
+            abort();
+        }
+        w->random_left = sizeof(w->random);
+    }
+    w->random_left -= len;
+    memcpy(to, w->random + w->random_left, len);
+}

@@ -1,0 +1,66 @@
+/*
+ * One loop on one thread, with its own listeners, connections, HTTP client and outbox. Workers share
+ * nothing but what struct broadcaster holds.
+ */
+#ifndef WORKER_H
+#define WORKER_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "broadcaster.h"
+#include "http_client.h"
+#include "http_server.h"
+#include "outbox.h"
+#include "store.h"
+
+/* In order of life; only worker.c changes the state. */
+enum worker_state {
+    WORKER_RUNNING,
+    WORKER_DRAINING, /* no new connections; what was taken is finished */
+    WORKER_STOPPING, /* what was taken is cancelled; until the last hold is released */
+    WORKER_CLOSING   /* handles close, the loop ends */
+};
+
+#define WORKER_RANDOM_POOL 4096
+
+struct worker {
+    struct broadcaster *b;
+    uv_loop_t loop;
+    uv_thread_t thread;
+    uv_async_t wakeup;  /* a command was left in `command` */
+    atomic_int command; /* a worker_state to go to */
+    uv_timer_t drain_timer;
+    enum worker_state state;
+    struct http_server *http;
+    struct http_client *client;
+    struct store_client *store;
+    struct outbox *outbox;
+    struct missed_sweeper *sweeper; /* the first worker's only */
+    size_t holds;                   /* requests and deliveries under way */
+    bool http_closed;
+    uint8_t random[WORKER_RANDOM_POOL];
+    size_t random_left;
+};
+
+/* Makes the worker and all that belongs to its loop. `number` picks its listening sockets. */
+bool worker_create(struct broadcaster *b, size_t number, struct worker **out, char error[256]);
+/* Starts its thread. false: errno text in `error`. */
+bool worker_start(struct worker *w, char error[256]);
+/* Leaves a command: WORKER_DRAINING or WORKER_STOPPING. Any thread. */
+void worker_command(struct worker *w, enum worker_state to);
+/* Waits for its thread. */
+void worker_join(struct worker *w);
+/* Frees. A worker that never started is closed first. NULL is allowed. */
+void worker_destroy(struct worker *w);
+
+/* While held, the worker keeps its outbox, store and loop. On the worker's thread. */
+void worker_hold(struct worker *w);
+void worker_release(struct worker *w);
+
+/* Random bytes from the system's generator, few at a time. On the worker's thread. */
+void worker_random(struct worker *w, uint8_t *to, size_t len);
+
+#endif

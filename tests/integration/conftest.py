@@ -1,0 +1,172 @@
+"""Our programs as processes, for the integration tests.
+
+LONELY_BUILD names the meson build folder whose programs are tested (set by tools/check.py).
+"""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BUILD = Path(os.environ.get("LONELY_BUILD", ROOT / "build/release"))
+LONELYPSS = BUILD / "src/broadcaster/lonelypss"
+PATIENCE = 30  # seconds until a test gives up waiting; generous, for sanitizers on busy machines
+
+
+def wait_until(condition, what, patience=PATIENCE):
+    """Polls until the condition gives something true, and returns it."""
+    deadline = time.monotonic() + patience
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {patience} s in vain for {what}")
+        time.sleep(0.01)
+
+
+def free_port():
+    """A port that was free a moment ago, for peers that cannot bind port 0."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Program:
+    """A child process whose output is collected; ended by its own pid."""
+
+    def __init__(self, args, **kwargs):
+        self.args = [str(a) for a in args]
+        self.process = subprocess.Popen(
+            self.args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            **kwargs)
+        self.out, self.err = [], []
+        self.readers = [
+            threading.Thread(target=self._collect, args=(stream, lines), daemon=True)
+            for stream, lines in
+            ((self.process.stdout, self.out), (self.process.stderr, self.err))
+        ]
+        for reader in self.readers:
+            reader.start()
+
+    @staticmethod
+    def _collect(stream, lines):
+        for line in stream:
+            lines.append(line.decode(errors="replace").rstrip("\n"))
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def wait(self, patience=PATIENCE):
+        """The exit status; output is complete afterwards."""
+        try:
+            code = self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"{self.args} did not end within {patience} s: {self.err}")
+        for reader in self.readers:
+            reader.join(PATIENCE)
+        return code
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def stop(self):
+        """SIGTERM; the exit status."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def kill(self):
+        self.process.kill()
+        return self.wait()
+
+
+class Broadcaster(Program):
+    """A running lonelypss."""
+
+    def __init__(self, folder, args=()):
+        super().__init__([LONELYPSS, "--config", folder / "lonelypss.ini", *args])
+        self.folder = folder
+        self.addresses = []
+        try:
+            wait_until(self._ready, "the ready line of lonelypss")
+        except AssertionError:
+            self.kill()
+            raise
+
+    def _ready(self):
+        if self.process.poll() is not None:
+            self.wait()
+            raise AssertionError(f"lonelypss ended: {self.process.returncode} {self.err}")
+        found = [re.fullmatch(r"ready http (\S+)", line) for line in list(self.out)]
+        self.addresses = [m.group(1) for m in found if m]
+        return self.addresses
+
+    @property
+    def address(self):
+        return self.addresses[0]
+
+    @property
+    def url(self):
+        return f"http://{self.address}"
+
+    @property
+    def port(self):
+        return int(self.address.rsplit(":", 1)[1])
+
+
+def setup_folder(folder, *args):
+    """Runs lonelypss --setup with authorization none."""
+    folder.mkdir(exist_ok=True)
+    result = subprocess.run(
+        [LONELYPSS, "--setup", "--dir", folder, "--to-broadcasters-auth", "none",
+         "--to-subscribers-auth", "none", *args],
+        capture_output=True, text=True, timeout=PATIENCE)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+@pytest.fixture
+def start_broadcaster(tmp_path):
+    """start(folder=None, **settings): a broadcaster on a free port, stopped after the test.
+
+    Settings are options as section__key=value. A sanitizer's complaint fails the test.
+    """
+    started = []
+
+    def start(folder=None, *args, listen="127.0.0.1:0", **settings):
+        folder = folder or tmp_path / "broadcaster"
+        if not (folder / "lonelypss.ini").exists():
+            setup_folder(folder)
+        options = ["--listen", listen]
+        for key, value in settings.items():
+            options += ["--set", f"{key.replace('__', '.', 1)}={value}"]
+        program = Broadcaster(folder, [*options, *args])
+        started.append(program)
+        return program
+
+    yield start
+    complaints = []
+    for program in started:
+        with contextlib.suppress(ProcessLookupError):
+            program.stop()
+        code = program.process.returncode
+        if code not in (0, -signal.SIGKILL):
+            complaints.append((code, program.err[-40:]))
+    assert not complaints, complaints
+
+
+@pytest.fixture
+def broadcaster(start_broadcaster):
+    return start_broadcaster()
