@@ -23,7 +23,7 @@ extern "C" {
 #define LONELY_IDENTIFIER_MAX_BYTES 64
 #define LONELY_HEADER_MAX_BYTES     65535 /* any header value */
 
-/** Longest header section with its prefix that the serializer writes, the body not counted. */
+/** Room for the prefix and header section of any message, in either mode; the body not counted. */
 #define LONELY_MESSAGE_HEAD_MAX_BYTES 196928
 
 /** Who speaks. Each direction has type numbers of its own, so a reader has to know its role. */
