@@ -131,7 +131,7 @@ static void memory_can_be_detached(void **state)
 }
 
 /* Lets the sanitizer's allocator refuse, as the system's does. */
-const char *__asan_default_options(void);
+__attribute__((visibility("default"))) const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 {
     return "allocator_may_return_null=1";

@@ -126,7 +126,7 @@ static void out_of_memory_is_one_line_and_the_end(void **state)
 }
 
 /* Lets the sanitizer's allocator refuse, as the system's does. */
-const char *__asan_default_options(void);
+__attribute__((visibility("default"))) const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 {
     return "allocator_may_return_null=1";
