@@ -346,6 +346,8 @@ static void negative_levels_verify_as_twos_complement(void **state)
         assert_int_equal(verify(hmac, &in, signature, NOW), LONELY_AUTH_OK);
         in.level = -4;
         assert_int_equal(verify(hmac, &in, signature, NOW), LONELY_AUTH_FORBIDDEN);
+        in.level = -3 - (INT64_C(1) << 32); /* the same 32 bits, out of range */
+        assert_int_equal(verify(hmac, &in, signature, NOW), LONELY_AUTH_FORBIDDEN);
         assert_int_equal(lonely_auth_sign(ctx, hmac, &in, NOW, LIT("n"), out, sizeof(out), &len),
                          LONELY_E_ARGUMENT);
     }
