@@ -6,6 +6,7 @@
 #include "base64.h"
 
 #include <openssl/crypto.h>
+#include <openssl/err.h>
 #include <string.h>
 
 static const struct auth_scheme *const schemes[] = {
@@ -66,6 +67,14 @@ const char *lonely_auth_op_str(enum lonely_auth_op op)
     return name_of(names, COUNT(names), (size_t)op);
 }
 
+/* OpenSSL keeps a queue of errors for each thread. One left there by us would be taken for one of a
+ * TLS connection of the same thread. */
+static enum lonely_error crypto_failed(void)
+{
+    ERR_clear_error();
+    return LONELY_E_CRYPTO;
+}
+
 /* ---- Keys ---- */
 
 enum lonely_error lonely_auth_key_create(enum lonely_auth_scheme scheme, struct lonely_span secret,
@@ -79,12 +88,12 @@ enum lonely_error lonely_auth_key_create(enum lonely_auth_scheme scheme, struct 
         return LONELY_E_ARGUMENT;
     key = OPENSSL_zalloc(sizeof *key);
     if (key == NULL)
-        return LONELY_E_CRYPTO;
+        return crypto_failed();
     key->scheme = schemes[scheme];
     err = key->scheme->key_init(key, secret);
     if (err != LONELY_OK) {
         lonely_auth_key_destroy(key);
-        return err;
+        return err == LONELY_E_CRYPTO ? crypto_failed() : err;
     }
     *out = key;
     return LONELY_OK;
@@ -116,11 +125,11 @@ enum lonely_error lonely_auth_ctx_create(struct lonely_auth_ctx **out)
 
     *out = NULL;
     if (ctx == NULL)
-        return LONELY_E_CRYPTO;
+        return crypto_failed();
     ctx->work = EVP_MD_CTX_new();
     if (ctx->work == NULL) {
         lonely_auth_ctx_destroy(ctx);
-        return LONELY_E_CRYPTO;
+        return crypto_failed();
     }
     *out = ctx;
     return LONELY_OK;
@@ -152,9 +161,11 @@ enum lonely_error lonely_auth_sign(struct lonely_auth_ctx *ctx, const struct lon
                                    size_t *out_len)
 {
     const struct auth_stamp stamp = { .now_epoch_s = now_epoch_s, .nonce = nonce };
+    enum lonely_error err;
 
     *out_len = 0;
-    return key->scheme->sign(ctx, key, in, &stamp, out, cap, out_len);
+    err = key->scheme->sign(ctx, key, in, &stamp, out, cap, out_len);
+    return err == LONELY_E_CRYPTO ? crypto_failed() : err;
 }
 
 /* ---- Verifying ---- */
@@ -176,6 +187,8 @@ enum lonely_auth_result lonely_auth_verify(struct lonely_auth_ctx *ctx,
             out->key = i;
             return LONELY_AUTH_OK;
         }
+        if (result == LONELY_AUTH_UNAVAILABLE)
+            crypto_failed();
         if (result > worst) /* a key that could not be tried may have been the right one */
             worst = result;
     }

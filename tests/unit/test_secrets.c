@@ -4,6 +4,8 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "secrets.h"
@@ -273,6 +275,27 @@ static void writes_what_it_reads(void **state)
         assert_int_equal(((const uint8_t *)&text)[i], 0);
 }
 
+static void a_file_that_cannot_be_written_is_not_left(void **state)
+{
+    static struct secrets_text text;
+    struct rlimit before, few;
+    struct secrets_error err;
+    struct stat st;
+    bool written;
+
+    (void)state;
+    assert_true(secrets_text_set(&text.to_subscriber, LONELY_AUTH_TOKEN, "t", "o", &err));
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    few = (struct rlimit){ 10, before.rlim_max };
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &few), 0);
+    written = secrets_write(path_of("cut.json"), &text, &err);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_false(written);
+    assert_non_null(strstr(err.text, "cut.json: cannot be written: File too large"));
+    assert_int_equal(stat(path_of("cut.json"), &st), -1);
+}
+
 static void the_longest_secrets_fit_a_file(void **state)
 {
     static char secret[LONELY_AUTH_TOKEN_MAX + 2];
@@ -354,6 +377,7 @@ int main(void)
         cmocka_unit_test(refuses_what_is_not_a_small_regular_file),
         cmocka_unit_test(a_long_path_is_cut_in_the_error_only),
         cmocka_unit_test(writes_what_it_reads),
+        cmocka_unit_test(a_file_that_cannot_be_written_is_not_left),
         cmocka_unit_test(the_longest_secrets_fit_a_file),
         cmocka_unit_test(given_secrets_are_checked),
     };
