@@ -340,7 +340,7 @@ static void writes_and_reads_the_longest_entries(void **state)
     struct lonely_set_entry e = { LONELY_SET_TOPIC,
                                   { long_bytes, LONELY_FIELD16_MAX },
                                   { long_bytes, LONELY_FIELD16_MAX } };
-    char *told = malloc(4 * 65536);
+    char *told = malloc(5 * 65536);
     struct lonely_result r;
 
     (void)state;
