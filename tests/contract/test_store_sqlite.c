@@ -322,15 +322,17 @@ static void test_pruning(void **state)
 {
     struct fixture *f = *state;
     struct store_row row = exact("e", none);
+    sqlite3_int64 newest;
 
     fixture_open(f);
     fixture_close(f);
     tool_run(f->path, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < "
                       "4500) INSERT INTO lonely_changes (at, kind, op) SELECT 1000, 0, 0 FROM n; "
                       "UPDATE lonely_changes SET at = 1000");
+    newest = tool_ask(f->path, "SELECT max(seq) FROM lonely_changes");
     fixture_open(f);
     wait_until_zero(f, "SELECT count(*) - 1 FROM lonely_changes"); /* the newest stays */
-    assert_int_equal(tool_ask(f->path, "SELECT seq FROM lonely_changes"), 4501);
+    assert_int_equal(tool_ask(f->path, "SELECT seq FROM lonely_changes"), newest);
     assert_int_equal(do_subscribe(f, &row), STORE_OK);
     assert_int_equal(do_sync(f), STORE_OK);
     assert_true(model_has(&f->model, &row));

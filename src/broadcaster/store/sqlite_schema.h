@@ -15,10 +15,16 @@
 /* lonely_changes.kind is an enum store_kind, lonely_changes.op one of these. */
 enum change_op { CHANGE_NONE = 0, CHANGE_ADD = 1, CHANGE_REMOVE = 2 };
 
-/* Appends the first row of the change log if there is none. */
-#define SQL_FIRST_CHANGE                                                                \
-    "INSERT INTO " TABLE_CHANGES "(at, kind, op) SELECT CAST(strftime('%s', 'now') AS " \
-    "INTEGER), 0, 0 WHERE NOT EXISTS (SELECT 1 FROM " TABLE_CHANGES ")"
+/*
+ * Makes the first row of an empty change log. Its number is the time in seconds and six random
+ * digits: a log that was emptied, or dropped and made again, so goes on with numbers that no reader
+ * has seen.
+ */
+#define SQL_FIRST_CHANGE                                                       \
+    "INSERT INTO " TABLE_CHANGES "(seq, at, kind, op) SELECT "                 \
+    "1000000 * now + abs(random() % 1000000), now, 0, 0 FROM "                 \
+    "(SELECT CAST(strftime('%s', 'now') AS INTEGER) AS now) WHERE NOT EXISTS " \
+    "(SELECT 1 FROM " TABLE_CHANGES ")"
 
 /* Makes sure that the file is ours, in WAL mode, and has everything; in one transaction. false: one
  * line in `error` that names `path`, and nothing was changed but perhaps the journal mode. */

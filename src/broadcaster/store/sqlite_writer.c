@@ -77,53 +77,58 @@ int sqlite_writer_change(struct sqlite_writer *w, size_t statement, int *changed
 
 /* --- batches -------------------------------------------------------------------------------- */
 
-/* Errors of a single operation, such as a constraint that somebody added; all others concern the
- * whole transaction. */
+/* Errors of a single operation, such as a constraint or a trigger that somebody added, and those
+ * that a new connection may cure. */
 static bool is_own_fault(int rc)
 {
     return rc == SQLITE_CONSTRAINT || rc == SQLITE_ERROR || rc == SQLITE_TOOBIG ||
            rc == SQLITE_MISMATCH || rc == SQLITE_ABORT || rc == SQLITE_NOMEM;
 }
 
-/* Answers a request that failed by itself. A failed statement takes back its own changes and no
- * more, unless it ended the whole transaction (RAISE(ROLLBACK) in a foreign trigger). */
-static void drop_from_batch(struct store_request *r)
+/* Executes a batch inside the transaction and commits. On any failure nothing of it remains. */
+static int execute(struct sqlite_writer *w, struct list *batch)
 {
-    list_remove(&r->node);
-    store_request_answer(r, STORE_UNAVAILABLE);
+    list_foreach (batch, node, next) {
+        int rc = sqlite_op_run(w, list_entry(node, struct store_request, node));
+
+        if (rc != SQLITE_OK) {
+            sqlite_conn_failed(&w->conn, "write", rc);
+            sqlite_writer_rollback(w);
+            return rc;
+        }
+    }
+    return sqlite_writer_commit(w);
 }
 
-/* Executes and commits. true: all were answered; false: the transaction ended early because of one
- * request, which was answered; the others are still in `batch`. */
-static bool batch_try(struct sqlite_writer *w, struct list *batch)
+static void answer_batch(struct list *batch)
 {
-    list_foreach (batch, node, next) {
-        struct store_request *r = list_entry(node, struct store_request, node);
-        int rc = sqlite_op_run(w, r);
+    struct list *node;
 
-        if (rc == SQLITE_OK)
-            continue;
-        sqlite_conn_failed(&w->conn, "write", rc);
-        if (!is_own_fault(rc & 0xff)) {
-            sqlite_writer_rollback(w);
-            store_requests_answer(batch, STORE_UNAVAILABLE);
-            return true;
-        }
-        drop_from_batch(r);
-        if (sqlite3_get_autocommit(w->conn.db) != 0)
-            return false;
-    }
-    if (sqlite_writer_commit(w) != SQLITE_OK) {
-        store_requests_answer(batch, STORE_UNAVAILABLE);
-        return true;
-    }
-    list_foreach (batch, node, next) {
+    while ((node = list_pop_front(batch)) != NULL) {
         struct store_request *r = list_entry(node, struct store_request, node);
 
-        list_remove(node);
         store_request_answer(r, r->status);
     }
-    return true;
+}
+
+/* One failed: each gets a transaction of its own, so that it harms nobody else. Savepoints would not
+ * do: a trigger may end the whole transaction. */
+static void execute_singly(struct sqlite_writer *w, struct list *batch)
+{
+    struct list *node;
+
+    while ((node = list_pop_front(batch)) != NULL) {
+        struct store_request *r = list_entry(node, struct store_request, node);
+        struct list single;
+
+        list_init(&single);
+        list_push_back(&single, node);
+        if (sqlite_conn_ready(&w->conn) && sqlite_writer_begin(w, r->deadline_ms) == SQLITE_OK &&
+            execute(w, &single) == SQLITE_OK)
+            answer_batch(&single);
+        else
+            store_requests_answer(&single, STORE_UNAVAILABLE);
+    }
 }
 
 static void run_batch(struct sqlite_writer *w)
@@ -141,12 +146,13 @@ static void run_batch(struct sqlite_writer *w)
         return;
     }
     store_queue_take(&w->queue, REQUEST_ANY & ~(unsigned)REQUEST_SET, BATCH_MAX, &batch);
-    while (!batch_try(w, &batch)) {
-        if (sqlite_conn_run(&w->conn, W_BEGIN) != SQLITE_OK) {
-            store_requests_answer(&batch, STORE_UNAVAILABLE);
-            return;
-        }
-    }
+    rc = execute(w, &batch);
+    if (rc == SQLITE_OK)
+        answer_batch(&batch);
+    else if (is_own_fault(rc & 0xff))
+        execute_singly(w, &batch);
+    else
+        store_requests_answer(&batch, STORE_UNAVAILABLE);
 }
 
 /* --- SETs ----------------------------------------------------------------------------------- */
