@@ -274,9 +274,7 @@ static void after_advance(struct http_conn *c)
         http_conn_enter(c, CONN_HEAD);
     else if (c->state == CONN_BODY)
         set_deadline(c, DEADLINE_BODY_IDLE, c->server->conf.body_idle_timeout_ms);
-    if (c->peer_ended)
-        on_peer_ended(c);
-    else if (takes_input(c))
+    if (takes_input(c))
         set_reading(c, true);
     else if (c->kept.len > 0 || c->state == CONN_PAUSED)
         set_reading(c, false);
@@ -343,7 +341,7 @@ static void on_sent(void *arg)
     http_answer_sent(arg);
 }
 
-static const struct stream_events stream_events = {
+const struct stream_events http_conn_events = {
     .on_read = on_read,
     .on_end = on_end,
     .on_sent = on_sent,
@@ -414,27 +412,44 @@ static const struct http_exchange_ops exchange_ops = {
     .respond = http_answer_respond,
 };
 
-void http_conn_open(struct http_server *server, int fd)
+struct http_conn *http_conn_create(struct http_server *server)
 {
     struct http_conn *c = mem_try_calloc(1, sizeof(*c));
 
-    if (c == NULL) {
-        close(fd);
-        return;
-    }
-    c->stream = stream_tcp_open(server->loop, fd, &server->buffer, &stream_events, c);
-    if (c->stream == NULL) {
-        mem_free(c);
-        return;
-    }
+    if (c == NULL)
+        return NULL;
     c->x.ops = &exchange_ops;
     c->server = server;
     request_parser_init(&c->parser, &server->pool, server->conf.max_header_bytes);
     buf_init(&c->kept, (size_t)server->conf.max_header_bytes + 2 * sizeof(server->buffer.bytes));
     list_init(&c->ready_node);
+    return c;
+}
+
+void http_conn_begin(struct http_conn *c, struct stream *stream)
+{
+    struct http_server *server = c->server;
+
+    c->stream = stream;
     list_push_back(&server->conns, &c->node);
     server->count++;
     server->streams++;
     http_conn_enter(c, CONN_IDLE);
     set_reading(c, true);
+}
+
+void http_conn_open(struct http_server *server, int fd)
+{
+    struct http_conn *c = http_conn_create(server);
+    struct stream *stream;
+
+    if (c == NULL) {
+        close(fd);
+        return;
+    }
+    stream = stream_tcp_open(server->loop, fd, &server->buffer, &http_conn_events, c);
+    if (stream == NULL)
+        mem_free(c);
+    else
+        http_conn_begin(c, stream);
 }

@@ -89,7 +89,10 @@ struct http_conn {
 };
 
 /* http_conn.c */
-void http_conn_open(struct http_server *server, int fd); /* owns fd */
+extern const struct stream_events http_conn_events; /* for the stream; its arg is the connection */
+void http_conn_open(struct http_server *server, int fd);          /* owns fd */
+struct http_conn *http_conn_create(struct http_server *server);   /* NULL: no memory */
+void http_conn_begin(struct http_conn *c, struct stream *stream); /* owns stream */
 void http_conn_enter(struct http_conn *c, enum conn_state state);
 void http_conn_wake(struct http_conn *c);    /* after the state has changed: looks at kept input */
 void http_conn_ready(struct http_conn *c);   /* the turn that wake asked for */

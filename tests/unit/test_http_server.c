@@ -412,6 +412,34 @@ static void answers_pipelined_requests_in_order(void **state)
     stop(&f);
 }
 
+/* What comes while an answer is awaited waits, much of it outside of the server. */
+static void answers_what_came_while_it_waited(void **state)
+{
+    static const char request[] = "GET /now HTTP/1.1\r\n" H "\r\n", reply[] = OK(3, "now");
+    struct fixture f;
+    struct peer p;
+
+    (void)state;
+    start(&f, &patient);
+    peer_open(&f.loop, &p, f.port);
+    for (int round = 0; round < 3; round++) {
+        peer_send(&p, "GET /hold HTTP/1.1\r\n" H "\r\n");
+        peer_until(&f.loop, has_held, &f);
+        for (int i = 0; i < 500; i++) {
+            peer_send(&p, request);
+            uv_run(&f.loop, UV_RUN_NOWAIT);
+        }
+        assert_int_equal(f.requests, round * 501 + 1);
+        answer_held(&f, "held");
+        assert_int_equal(f.requests, round * 501 + 1); /* not within the call */
+        peer_expect(&f.loop, &p, OK(4, "held"));
+        for (int i = 0; i < 500; i++)
+            peer_expect(&f.loop, &p, reply);
+    }
+    peer_close(&f.loop, &p, false);
+    stop(&f);
+}
+
 /* Many requests in few packets: no recursion, nothing lost. */
 static void answers_a_thousand_pipelined_requests(void **state)
 {
@@ -976,6 +1004,40 @@ static void sends_large_answers(void **state)
     stop(&f);
 }
 
+static void survives_a_peer_that_leaves_in_an_answer(void **state)
+{
+    struct fixture f;
+
+    (void)state;
+    start(&f, &patient);
+    for (int with_reset = 0; with_reset < 2; with_reset++) {
+        struct peer p;
+
+        peer_open(&f.loop, &p, f.port);
+        uv_poll_stop(&p.poll);
+        peer_send(&p, "GET /big HTTP/1.1\r\n" H "\r\n");
+        while (f.requests == (unsigned)with_reset)
+            uv_run(&f.loop, UV_RUN_ONCE);
+        peer_let_pass(&f.loop, 5);
+        assert_int_equal(http_server_connections(f.server), 1);
+        peer_close(&f.loop, &p, with_reset == 1);
+        await_connections(&f, 0);
+    }
+    stop(&f);
+}
+
+static void refuses_to_listen_on_what_is_no_socket(void **state)
+{
+    int fd = (int)memfd_create("no socket", MFD_CLOEXEC);
+    struct fixture f;
+
+    (void)state;
+    start(&f, &patient);
+    assert_true(http_server_listen(f.server, fd) < 0);
+    assert_int_equal(fcntl(fd, F_GETFD), -1); /* it was the server's to close */
+    stop(&f);
+}
+
 static void closes_a_peer_that_does_not_read(void **state)
 {
     struct http_server_conf conf = patient;
@@ -1043,6 +1105,7 @@ int main(void)
         cmocka_unit_test(refuses_long_heads),
         cmocka_unit_test(answers_pipelined_requests_in_order),
         cmocka_unit_test(answers_a_thousand_pipelined_requests),
+        cmocka_unit_test(answers_what_came_while_it_waited),
         cmocka_unit_test(says_continue_when_the_body_is_asked_for),
         cmocka_unit_test(reads_large_bodies),
         cmocka_unit_test(goes_on_behind_a_body_it_discards),
@@ -1060,6 +1123,8 @@ int main(void)
         cmocka_unit_test(does_not_hurry_while_it_works_itself),
         cmocka_unit_test(total_time_goes_on_behind_a_pause),
         cmocka_unit_test(sends_large_answers),
+        cmocka_unit_test(survives_a_peer_that_leaves_in_an_answer),
+        cmocka_unit_test(refuses_to_listen_on_what_is_no_socket),
         cmocka_unit_test(closes_a_peer_that_does_not_read),
         cmocka_unit_test(survives_a_lack_of_descriptors),
     };
