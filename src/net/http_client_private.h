@@ -1,0 +1,112 @@
+/*
+ * What the three files of the HTTP client share; nobody else includes it.
+ *
+ *     http_client.c    client and calls: begin, time, end
+ *     http_request.c   what a call tells libcurl: URL, headers, body, options
+ *     http_sock.c      descriptors: polls, addresses
+ */
+#ifndef NET_HTTP_CLIENT_PRIVATE_H
+#define NET_HTTP_CLIENT_PRIVATE_H
+
+#include <curl/curl.h>
+
+#include "buf.h"
+#include "http_client.h"
+#include "list.h"
+
+struct http_client {
+    uv_loop_t *loop;
+    CURLM *multi;                 /* NULL: closing */
+    struct http_client_conf conf; /* owns its strings */
+    uv_timer_t curl_timer;        /* libcurl's */
+    uv_timer_t own_timer;         /* for `failed`, `attempts` and `silent` */
+    uint64_t own_due_ms;          /* when own_timer, if active, runs */
+    struct http_sock **socks;     /* by descriptor */
+    size_t sock_cap;
+    struct list calls;    /* given to libcurl */
+    struct list failed;   /* ended before they began; told in the next turn */
+    struct list silent;   /* calls that wait for the peer, by active_ms */
+    struct list attempts; /* sockets not yet usable, by opened_ms */
+    struct list pool;
+    size_t pool_len;
+    size_t handles; /* that libuv has not closed yet */
+    void (*on_closed)(void *arg);
+    void *closed_arg;
+};
+
+/* A descriptor that libcurl wants watched: a connection, or the pipe of its resolver thread. */
+struct http_sock {
+    uv_poll_t poll;
+    struct http_client *client;
+    struct http_call *call; /* that uses it; NULL: a kept connection */
+    struct list of_call;
+    struct list of_attempts;
+    uint64_t opened_ms;
+    int fd;
+    int wanted;       /* events that libcurl waits for */
+    int armed;        /* events that the poll waits for */
+    bool established; /* a connection: lives until http_sock_close */
+    bool has_poll;
+    bool closing;
+};
+
+struct http_call {
+    struct http_client *client;
+    CURL *easy;
+    struct list of_client; /* calls, failed or pool */
+    struct list of_silent;
+    struct list socks;
+    uint64_t active_ms; /* when the last byte came or went */
+    http_call_done_fn *done;
+    void *arg;
+    struct lonely_span prefix;
+    const struct http_source *source;
+    uint64_t at;       /* bytes of the body that libcurl has */
+    void *block;       /* header list, header lines, URL and small body: one allocation */
+    size_t head_bytes; /* of the reply, so far */
+    bool head_ended;
+    struct buf reply;
+    enum http_call_status trouble; /* found here, not by libcurl; HTTP_CALL_REPLIED: none */
+    bool sending;                  /* connected: the request may be sent */
+    bool attempt_expired;          /* a connection took longer than timeout_sock_connect */
+    bool source_waits;             /* HTTP_SOURCE_WAIT, and not yet resumed */
+    bool paused;                   /* libcurl was told to wait */
+    const char *reason;            /* for the trouble: a literal */
+    char detail[CURL_ERROR_SIZE];  /* libcurl's text */
+};
+
+/* ---- http_client.c ---- */
+
+/* Says why the call will fail; the first reason counts. `reason` is a literal. */
+void http_call_trouble(struct http_call *call, enum http_call_status status, const char *reason);
+/* A byte came or went, or may from now on. */
+void http_call_touch(struct http_call *call);
+/* Ends a call that has a trouble in the next turn. */
+void http_call_fail_later(struct http_call *call);
+/* Has the client look at its waits at `due_ms` (uv_now) or before. */
+void http_client_wake(struct http_client *client, uint64_t due_ms);
+/* Tells the ended calls. Not inside libcurl: `done` may post, cancel or close. */
+void http_client_drain(struct http_client *client);
+void http_client_handle_closed(struct http_client *client);
+
+/* ---- http_request.c ---- */
+
+/* Checks the request, copies it into one block and tells libcurl. Trouble shows in the call. */
+void http_call_prepare(struct http_call *call, const struct http_call_request *request);
+
+/* ---- http_sock.c: callbacks of libcurl, and ---- */
+
+int http_sock_watch(CURL *easy, curl_socket_t fd, int what, void *client, void *unused);
+curl_socket_t http_sock_open(void *call, curlsocktype purpose, struct curl_sockaddr *address);
+int http_sock_close(void *client, curl_socket_t fd);
+/* The connection of the call is the one with this local port; its other attempts are over. */
+void http_sock_established(struct http_call *call, int local_port);
+/* Forgets it; does not close the descriptor. Before close() where possible: libuv takes it out of
+ * epoll at once. */
+void http_sock_destroy(struct http_sock *s);
+/* Notes who uses it; NULL: nobody, it is a kept connection. */
+void http_sock_give(struct http_sock *s, struct http_call *call);
+/* `host` is judged by conf.allow_address when it is a literal address. */
+bool http_literal_allowed(const struct http_client *client, const char *host, int port);
+
+#endif
