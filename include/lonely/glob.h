@@ -82,7 +82,7 @@ struct lonely_glob_state {
  *
  * @param state  zeroed before the first call of a match; NULL: not to be continued (then `steps`
  *               must be NULL or suffice, and LONELY_GLOB_MORE means that it is unknown)
- * @param steps  in: how many may be done (a step is about a byte looked at, about a nanosecond);
+ * @param steps  in: how many may be done (a step is a byte looked at: a nanosecond, ten at worst);
  *               out: what is left. NULL: no limit. A call may exceed it by the length of the
  *               topic and the pattern, and with at least 1 it always gets further
  */

@@ -267,6 +267,23 @@ static enum lonely_glob_verdict retry_star(struct match *m)
     return seek(m) ? LONELY_GLOB_MORE : LONELY_GLOB_NO_MATCH;
 }
 
+/* Takes the literal bytes at the cursors for as long as they are equal; false if the first is not. */
+static bool take_literals(struct match *m)
+{
+    static const bool ends[256] = { ['*'] = true, ['?'] = true, ['['] = true, [EF_LEAD] = true };
+    const uint8_t *p = m->pattern.ptr + m->at.pattern_at;
+    const uint8_t *t = m->text.ptr + m->at.topic_at;
+    size_t p_left = m->pattern.len - m->at.pattern_at, t_left = m->text.len - m->at.topic_at;
+    uint32_t most = (uint32_t)(p_left < t_left ? p_left : t_left), n = 0;
+
+    while (n < most && p[n] == t[n] && !ends[p[n]])
+        n++;
+    m->at.pattern_at += n;
+    m->at.topic_at += n;
+    spend(m, n);
+    return n > 0;
+}
+
 /* Takes what stands at both cursors, which is no `*`; false if it does not match. */
 static bool take_one(struct match *m)
 {
@@ -287,7 +304,7 @@ static bool take_one(struct match *m)
         return m->text.ptr[*t] == EF_LEAD &&
                code_point(m->pattern.ptr, p) == code_point(m->text.ptr, t);
     default:
-        return m->pattern.ptr[(*p)++] == m->text.ptr[(*t)++];
+        return take_literals(m);
     }
 }
 
