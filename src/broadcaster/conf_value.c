@@ -11,7 +11,8 @@
 #include "conf.h"
 #include "mem.h"
 
-#define BLANKS " \t\r\n\v\f"
+#define BLANKS        " \t\r\n\v\f"
+#define REAL_DECIMALS 6
 
 /* From small to large: the last one that divides a number is the one to print it in. */
 struct unit {
@@ -42,7 +43,7 @@ static const struct kind {
     [CONF_TIME_S] = { "TIME",
                       "a time in whole seconds such as 10, 30s, 2m or 1h (without a unit: s)",
                       time_ms_units, 1000, 1000 },
-    [CONF_REAL] = { "NUMBER", "a number such as 2 or 0.5", count_units, 1, 1 },
+    [CONF_REAL] = { "NUMBER", "a number such as 2 or 0.5, at most 6 decimals", count_units, 1, 1 },
     [CONF_BOOL] = { "yes|no", "yes, no, true, false, 1 or 0", NULL, 0, 0 },
     [CONF_CHOICE] = { NULL, NULL, NULL, 0, 0 },
     [CONF_PATH] = { "PATH", "a path", NULL, 0, 0 },
@@ -94,19 +95,34 @@ static bool parse_number(const struct conf_option *o, const char *text, uint64_t
     return true;
 }
 
+/* At most REAL_DECIMALS, so that what is read can be printed and read again. */
 static bool parse_real(const struct conf_option *o, const char *text, double *out)
 {
     size_t len = strspn(text, "0123456789.");
+    const char *dot = strchr(text, '.');
     char *end;
     double value;
 
     if (len == 0 || text[len] != '\0') /* no sign, exponent, hexadecimal, inf or nan */
+        return false;
+    if (dot != NULL && strlen(dot + 1) > REAL_DECIMALS)
         return false;
     value = strtod(text, &end);
     if (*end != '\0' || value < (double)o->min || value > (double)o->max)
         return false;
     *out = value;
     return true;
+}
+
+static void print_real(FILE *out, double value)
+{
+    char text[32];
+    int len = snprintf(text, sizeof text, "%.*f", REAL_DECIMALS, value);
+
+    while (text[len - 1] == '0')
+        len--;
+    len -= text[len - 1] == '.';
+    fprintf(out, "%.*s", len, text);
 }
 
 /* The number with its unit, as short as it goes. */
@@ -330,7 +346,7 @@ void conf_value_print(FILE *out, const void *field, const struct conf_option *o)
         print_number(out, o, *(const uint64_t *)field);
         break;
     case CONF_REAL:
-        fprintf(out, "%.15g", *(const double *)field);
+        print_real(out, *(const double *)field);
         break;
     case CONF_BOOL:
         fputs(*(const bool *)field ? "yes" : "no", out);
