@@ -167,7 +167,7 @@ static void tells_what_to_do_next(void **state)
     (void)state;
     assert_int_equal(run(&(struct setup){ .dir = dir }), 0);
     for (size_t i = 0; i < TABLE_LEN(names); i++) {
-        char line[128];
+        char line[256];
 
         snprintf(line, sizeof line, "wrote %s\n", path_of(names[i]));
         assert_non_null(strstr(out_text, line));
