@@ -13,6 +13,7 @@
  * Nothing here reads a clock, makes a random number or stores the macs that were used: the time
  * and the nonce are arguments, and lonely_auth_verify tells what to store. Nothing is allocated
  * here after set-up; OpenSSL 3.0 itself copies the state of a hash through its own allocator.
+ * When OpenSSL fails (LONELY_E_CRYPTO, UNAVAILABLE) its queue of errors of this thread is cleared.
  */
 #ifndef LONELY_AUTH_H
 #define LONELY_AUTH_H
