@@ -20,9 +20,9 @@
 #define LIT(s) ((struct lonely_span){ (const uint8_t *)(s), sizeof(s) - 1 })
 
 /* The same as an initializer in a static table, where C17 wants constants. */
-#define LIT_INIT(s)                                                                                \
-    {                                                                                              \
-        (const uint8_t *)(s), sizeof(s) - 1                                                        \
+#define LIT_INIT(s)                         \
+    {                                       \
+        (const uint8_t *)(s), sizeof(s) - 1 \
     }
 
 /* A test that cannot be set up is a broken test, not a failed one. */

@@ -99,7 +99,10 @@ struct lonely_msg_notify {
     struct lonely_span compressed_sha512; /**< of the body as sent */
 };
 
-/** NOTIFY_STREAM and RECEIVE_STREAM; all after `part_id` is for part 0 only, else zero. (6.4) */
+/**
+ * NOTIFY_STREAM and RECEIVE_STREAM. (6.4) All after `part_id` is for part 0 only: zero when another
+ * part was parsed, not looked at when one is written, so that one struct serves all parts.
+ */
 struct lonely_msg_stream {
     struct lonely_span authorization;
     struct lonely_span tracing;

@@ -405,6 +405,24 @@ static void the_longest_heads_are_as_long_as_documented(void **state)
     assert_int_equal(len, LONELY_MESSAGE_HEAD_MAX_BYTES - 7);
 }
 
+/* So one struct serves all the parts of a notification. */
+static void start_headers_of_a_later_part_are_neither_written_nor_checked(void **state)
+{
+    struct lonely_message m = valid_of(LONELY_S2B, LONELY_S2B_NOTIFY_STREAM);
+    uint8_t out[64], want[64];
+    size_t len, want_len = table_unhex("0001 0007 0000 0000 0001 69 0001 01", want, sizeof(want));
+
+    (void)state;
+    m.as.stream = (struct lonely_msg_stream){ .identifier = LIT("i"),
+                                              .part_id = 1,
+                                              .topic = LIT("t"),
+                                              .compressed_length = 5,
+                                              .decompressed_length = 6 };
+    assert_int_equal(lonely_message_serialize(&m, out, sizeof(out), &len), LONELY_OK);
+    assert_int_equal(len, want_len);
+    assert_memory_equal(out, want, want_len);
+}
+
 /* Part 0 and compressor 0 are one byte in a stream, part 0 is empty in an acknowledgement (Q7). */
 static void zero_has_two_forms(void **state)
 {
@@ -442,6 +460,7 @@ int main(void)
         cmocka_unit_test(too_little_room_is_told_with_the_size),
         cmocka_unit_test(the_head_goes_before_a_body_from_elsewhere),
         cmocka_unit_test(the_longest_heads_are_as_long_as_documented),
+        cmocka_unit_test(start_headers_of_a_later_part_are_neither_written_nor_checked),
         cmocka_unit_test(zero_has_two_forms),
     };
 
