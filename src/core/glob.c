@@ -267,7 +267,7 @@ static enum lonely_glob_verdict retry_star(struct match *m)
     return seek(m) ? LONELY_GLOB_MORE : LONELY_GLOB_NO_MATCH;
 }
 
-/* Takes the literal bytes at the cursors for as long as they are equal; false if the first is not. */
+/* Takes literal bytes for as long as they are equal; false if the first is not. */
 static bool take_literals(struct match *m)
 {
     static const bool ends[256] = { ['*'] = true, ['?'] = true, ['['] = true, [EF_LEAD] = true };

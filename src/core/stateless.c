@@ -24,13 +24,14 @@ enum field_kind {
 
 struct field {
     enum field_kind kind;
-    size_t offset; /* in struct lonely_stateless; nothing is kept of CODE and FORMAT */
+    size_t offset; /* in struct lonely_stateless; CODE and FORMAT are constants and not kept */
 };
 
 #define FIELD(kind, member)                             \
     {                                                   \
         kind, offsetof(struct lonely_stateless, member) \
     }
+#define TYPE_CODE     FIELD(CODE, hash)
 #define AUTHORIZATION FIELD(TEXT16, authorization)
 #define TRACING       FIELD(BYTES16, tracing)
 #define URL           FIELD(TEXT16, url)
@@ -38,27 +39,30 @@ struct field {
 #define GLOB          FIELD(TEXT16, topic)
 #define RECOVERY      FIELD(TEXT16, recovery)
 #define IDENTIFIER    FIELD(BYTES8, identifier)
-#define FIELDS_MAX    6 /* the last one of a full row is END all the same */
+#define SHA512        FIELD(HASH, hash)
+#define ETAG          FIELD(FORMAT, hash), FIELD(HASH, hash)
+#define COUNT         FIELD(U32, count)
+#define LENGTH        FIELD(U64, message_len)
+#define FIELDS_MAX    6 /* five, and END */
 
-/* clang-format off */
 static const struct field bodies[][FIELDS_MAX] = {
-    [LONELY_STATELESS_NOTIFY] = { TOPIC, FIELD(HASH, hash), TRACING, IDENTIFIER, FIELD(U64, message_len) },
+    [LONELY_STATELESS_NOTIFY] = { TOPIC, SHA512, TRACING, IDENTIFIER, LENGTH },
     [LONELY_STATELESS_SUBSCRIBE_EXACT] = { URL, TOPIC, RECOVERY, TRACING },
     [LONELY_STATELESS_SUBSCRIBE_GLOB] = { URL, GLOB, RECOVERY, TRACING },
     [LONELY_STATELESS_UNSUBSCRIBE_EXACT] = { URL, TOPIC, TRACING },
     [LONELY_STATELESS_UNSUBSCRIBE_GLOB] = { URL, GLOB, TRACING },
     [LONELY_STATELESS_CHECK_SUBSCRIPTIONS] = { TRACING, URL },
-    [LONELY_STATELESS_SET_SUBSCRIPTIONS] = { TRACING, URL, { FORMAT, 0 }, FIELD(HASH, hash), FIELD(U32, count) },
-    [LONELY_STATELESS_RESPONSE_CONFIRM_RECEIVE] = { { CODE, 0 }, AUTHORIZATION, TRACING, IDENTIFIER, FIELD(U32, count) },
-    [LONELY_STATELESS_RESPONSE_CONFIRM_MISSED] = { { CODE, 0 }, AUTHORIZATION, TRACING },
-    [LONELY_STATELESS_RESPONSE_UNSUBSCRIBE_IMMEDIATE] = { { CODE, 0 } },
-    [LONELY_STATELESS_RECEIVE] = { TRACING, TOPIC, IDENTIFIER, FIELD(U64, message_len) },
+    [LONELY_STATELESS_SET_SUBSCRIPTIONS] = { TRACING, URL, ETAG, COUNT },
+    [LONELY_STATELESS_RESPONSE_CONFIRM_RECEIVE] = { TYPE_CODE, AUTHORIZATION, TRACING, IDENTIFIER,
+                                                    COUNT },
+    [LONELY_STATELESS_RESPONSE_CONFIRM_MISSED] = { TYPE_CODE, AUTHORIZATION, TRACING },
+    [LONELY_STATELESS_RESPONSE_UNSUBSCRIBE_IMMEDIATE] = { TYPE_CODE },
+    [LONELY_STATELESS_RECEIVE] = { TRACING, TOPIC, IDENTIFIER, LENGTH },
     [LONELY_STATELESS_MISSED] = { TRACING, TOPIC },
-    [LONELY_STATELESS_RESPONSE_GENERIC] = { { CODE, 0 }, AUTHORIZATION, TRACING },
-    [LONELY_STATELESS_RESPONSE_NOTIFY] = { { CODE, 0 }, AUTHORIZATION, TRACING, FIELD(U32, count), IDENTIFIER },
-    [LONELY_STATELESS_RESPONSE_CHECK_SUBSCRIPTIONS] = { { CODE, 0 }, AUTHORIZATION, TRACING, { FORMAT, 0 }, FIELD(HASH, hash) },
+    [LONELY_STATELESS_RESPONSE_GENERIC] = { TYPE_CODE, AUTHORIZATION, TRACING },
+    [LONELY_STATELESS_RESPONSE_NOTIFY] = { TYPE_CODE, AUTHORIZATION, TRACING, COUNT, IDENTIFIER },
+    [LONELY_STATELESS_RESPONSE_CHECK_SUBSCRIPTIONS] = { TYPE_CODE, AUTHORIZATION, TRACING, ETAG },
 };
-/* clang-format on */
 
 /* Bytes of a field on the wire, without those that its length announces, and the most of these. */
 static const struct {
