@@ -87,11 +87,15 @@ static inline bool http_receive(int fd, char *buf, size_t cap, const char **body
         end = memmem(buf, have, "\r\n\r\n", 4);
         if (head_len == 0 && end != NULL) {
             const char *length;
+            size_t announced;
 
             head_len = (size_t)(end - buf) + 4;
             buf[head_len - 1] = 0;
             length = http_header(buf, "content-length");
-            need = head_len + (length != NULL ? strtoul(length, NULL, 10) : 0);
+            announced = length != NULL ? strtoul(length, NULL, 10) : 0;
+            if (announced > cap - head_len)
+                return false;
+            need = head_len + announced;
         }
     }
     *body = buf + head_len;

@@ -97,7 +97,8 @@ int main(int argc, char **argv)
 {
     const struct sigaction action = { .sa_handler = on_signal };
     const struct timeval second = { .tv_sec = 1 }, patience = { .tv_sec = 10 };
-    char url[64], *buf = malloc(MESSAGE_MAX);
+    static char buf[MESSAGE_MAX];
+    char url[64];
     int listener = open_receiver(url, sizeof(url)), status;
 
     if (argc != 3) {
@@ -106,7 +107,7 @@ int main(int argc, char **argv)
     }
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    if (listener < 0 || buf == NULL) {
+    if (listener < 0) {
         perror("webhook_subscriber");
         return 1;
     }
@@ -129,6 +130,5 @@ int main(int argc, char **argv)
         close(fd);
     }
     change_subscription(argv[1], LONELY_STATELESS_UNSUBSCRIBE_GLOB, url, argv[2]);
-    free(buf);
     return 0;
 }

@@ -42,7 +42,7 @@ static uint64_t connection_limit(const struct broadcaster *b)
     }
     possible = limit.rlim_cur > 2 * reserved ? limit.rlim_cur - reserved : limit.rlim_cur / 2;
     if (possible < wanted)
-        log_warn(b->log, "max_connections_capped", LOG_U64("descriptors", limit.rlim_cur),
+        log_info(b->log, "max_connections_capped", LOG_U64("descriptors", limit.rlim_cur),
                  LOG_U64("connections", possible), LOG_END);
     return possible < wanted ? possible : wanted;
 }

@@ -187,7 +187,7 @@ struct shown {
 
 static struct shown show(const char *s)
 {
-    struct shown out;
+    struct shown out = { "" };
 
     log_escape(s, strlen(s), out.text, sizeof out.text);
     return out;

@@ -74,13 +74,15 @@ static uint64_t suffix_hash(const struct glob_index *g, struct lonely_span text)
     return rolling_hash(g, r, ANCHOR_SUFFIX, (uint32_t)text.len);
 }
 
-static inline uint64_t gram_hash(const struct glob_index *g, const uint8_t *p, uint32_t len)
+/* The bytes of a gram as a number, the first lowest; what came before them goes out below. */
+static inline uint64_t gram_slide(uint64_t gram, uint8_t byte, uint32_t len)
 {
-    uint32_t bytes = 0;
+    return gram >> 8 | (uint64_t)byte << (8 * (len - 1));
+}
 
-    for (uint32_t i = 0; i < len; i++)
-        bytes = bytes << 8 | p[i];
-    return mix(g, bytes, ANCHOR_GRAM, len);
+static inline uint64_t gram_hash(const struct glob_index *g, uint64_t gram, uint32_t len)
+{
+    return mix(g, gram, ANCHOR_GRAM, len);
 }
 
 static uint64_t always_hash(const struct glob_index *g)
@@ -107,11 +109,12 @@ static uint32_t anchor_load(const struct glob_index *g, uint64_t hash)
 /* How likely it is that a topic has the anchor, roughly: a place counts for something. */
 static uint64_t anchor_weight(enum anchor_kind kind, uint32_t len)
 {
-    static const uint8_t gram[GLOB_GRAM_MAX + 1] = { 0, 64, 16, 8, 4 };
-    static const uint8_t end[GLOB_GRAM_MAX + 1] = { 0, 16, 4, 2, 1 };
-    uint32_t i = len < GLOB_GRAM_MAX ? len : GLOB_GRAM_MAX;
+    static const uint8_t gram[GLOB_GRAM_MAX + 1] = { 0, 64, 16, 8, 4, 4, 4, 4, 2 };
+    static const uint8_t end[] = { 0, 16, 4, 2, 1 };
 
-    return kind == ANCHOR_GRAM ? gram[i] : end[i];
+    if (kind == ANCHOR_GRAM)
+        return gram[len];
+    return end[len < sizeof(end) ? len : sizeof(end) - 1];
 }
 
 /* What a topic without a match pays for the pattern there, compared with other anchors. */
@@ -126,24 +129,36 @@ static void anchor_consider(const struct glob_index *g, struct anchor *best, enu
 
 enum { GRAMS_CONSIDERED = 512 }; /* of a pattern, spread over all that it has */
 
+/* Few lengths, since a topic is searched for grams of each. */
+static uint32_t gram_len(size_t run)
+{
+    if (run >= GLOB_GRAM_MAX)
+        return GLOB_GRAM_MAX;
+    return run < 4 ? (uint32_t)run : 4;
+}
+
 static void consider_grams(const struct glob_index *g, struct anchor *best,
                            const struct lonely_glob *glob)
 {
     struct lonely_span run;
-    uint32_t len = 0;
-    size_t total = 0, seen = 0;
+    size_t longest = 0, total = 0, seen = 0;
 
     for (size_t at = 0; lonely_glob_next_literal(glob, &at, &run); total += run.len)
-        if (run.len > len)
-            len = run.len < GLOB_GRAM_MAX ? (uint32_t)run.len : GLOB_GRAM_MAX;
-    if (len == 0)
+        longest = run.len > longest ? run.len : longest;
+    if (longest == 0)
         return;
 
+    uint32_t len = gram_len(longest);
+
     size_t stride = 1 + total / GRAMS_CONSIDERED;
-    for (size_t at = 0; lonely_glob_next_literal(glob, &at, &run);)
-        for (size_t i = 0; i + len <= run.len; i++)
-            if (seen++ % stride == 0)
-                anchor_consider(g, best, ANCHOR_GRAM, len, gram_hash(g, run.ptr + i, len));
+    for (size_t at = 0; lonely_glob_next_literal(glob, &at, &run);) {
+        uint64_t gram = 0;
+        for (size_t i = 0; i < run.len; i++) {
+            gram = gram_slide(gram, run.ptr[i], len);
+            if (i + 1 >= len && seen++ % stride == 0)
+                anchor_consider(g, best, ANCHOR_GRAM, len, gram_hash(g, gram, len));
+        }
+    }
 }
 
 static struct anchor anchor_choose(const struct glob_index *g, const struct lonely_glob *glob)
@@ -196,6 +211,37 @@ static void lengths_remove(struct glob_lengths *l, uint32_t len)
     }
 }
 
+/* Most grams of a topic are no anchors. A table of small counts that stays in the cache says so of
+ * nearly all, without the branches of a search; full counts stay full. */
+enum { FILTER_SIZE = 1 << 18 };
+
+static inline uint8_t *filter_at(const struct glob_index *g, uint64_t hash)
+{
+    return &g->gram_filter[hash >> 20 & (FILTER_SIZE - 1)];
+}
+
+static void filter_add(struct glob_index *g, uint64_t hash)
+{
+    if (g->gram_anchors++ == 0) {
+        g->gram_filter = mem_calloc(FILTER_SIZE, 1);
+        g->bytes += FILTER_SIZE;
+    }
+    uint8_t *count = filter_at(g, hash);
+    *count = (uint8_t)(*count + (*count < UINT8_MAX));
+}
+
+static void filter_remove(struct glob_index *g, uint64_t hash)
+{
+    uint8_t *count = filter_at(g, hash);
+
+    *count = (uint8_t)(*count - (*count < UINT8_MAX));
+    if (--g->gram_anchors == 0) {
+        mem_free(g->gram_filter);
+        g->gram_filter = NULL;
+        g->bytes -= FILTER_SIZE;
+    }
+}
+
 static void anchor_count(struct glob_index *g, const struct glob *glob,
                          void (*count)(struct glob_lengths *l, uint32_t len), bool added)
 {
@@ -223,8 +269,11 @@ static void hang(struct glob_index *g, struct glob *glob)
     if (first != NULL) {
         first->prev = glob;
         slot->item = glob;
-    } else
+    } else {
         index_table_add(&g->anchors, a.hash, glob);
+        if (a.kind == ANCHOR_GRAM)
+            filter_add(g, a.hash);
+    }
     anchor_count(g, glob, lengths_add, true);
 }
 
@@ -244,8 +293,11 @@ static void unhang(struct glob_index *g, struct glob *glob)
         slot->item = glob->next;
     if (left > 0)
         ((struct glob *)slot->item)->anchor_count = left;
-    else
+    else {
         index_table_remove(&g->anchors, slot);
+        if (glob->anchor_kind == ANCHOR_GRAM)
+            filter_remove(g, glob->anchor);
+    }
     anchor_count(g, glob, lengths_remove, false);
 }
 
@@ -305,6 +357,7 @@ void glob_index_fini(struct glob_index *g)
     index_table_each(&g->globs, release, NULL);
     index_table_fini(&g->globs);
     index_table_fini(&g->anchors);
+    mem_free(g->gram_filter);
     mem_free(g->prefixes.items);
     mem_free(g->suffixes.items);
 }
@@ -345,8 +398,8 @@ struct subscription *glob_index_take(struct glob_index *g, struct subscriber_pla
 /* Searching. */
 
 enum {
-    STEPS_PROBE = 4,      /* a look into the table of anchors */
-    STEPS_BYTE = 2,       /* a byte hashed */
+    STEPS_PROBE = 8,      /* a look into the table of anchors */
+    STEPS_BYTE = 4,       /* a byte hashed */
     STEPS_CANDIDATE = 40, /* a pattern fetched from memory */
     HITS_SMALL = 64
 };
@@ -458,8 +511,15 @@ static bool search_grams(const struct search *s, uint32_t len)
         return true;
     if (!spend(s->steps, (s->text.len - len + 1) * STEPS_PROBE))
         return false;
-    for (size_t i = 0; i + len <= s->text.len; i++) {
-        uint64_t hash = gram_hash(s->g, s->text.ptr + i, len);
+
+    uint64_t gram = 0;
+    for (size_t i = 0; i < s->text.len; i++) {
+        gram = gram_slide(gram, s->text.ptr[i], len);
+        if (i + 1 < len)
+            continue;
+        uint64_t hash = gram_hash(s->g, gram, len);
+        if (*filter_at(s->g, hash) == 0)
+            continue;
         const struct index_slot *slot = index_table_find(&s->g->anchors, hash);
         if (slot != NULL && hits_add(s->hits, hash) && !try_all(s, slot))
             return false;

@@ -3,8 +3,8 @@
  * tries few patterns that do not match.
  *
  * Every pattern hangs from one anchor, something that each topic it matches has: the pattern's
- * literal beginning, its literal end, or four (else three, two, one) bytes somewhere inside; only
- * patterns without any literal are tried on every topic. Of the anchors that a pattern offers it
+ * literal beginning, its literal end, or a gram: eight (else four, three, two, one) bytes somewhere
+ * inside; only patterns without any literal are tried on every topic. Of the anchors that a pattern offers it
  * takes the one at which few others hang already, so that a million patterns that begin alike
  * spread over what distinguishes them.
  */
@@ -18,7 +18,7 @@
 #include "index_table.h"
 #include "subscribers.h"
 
-enum { GLOB_GRAM_MAX = 4 };
+enum { GLOB_GRAM_MAX = 8 };
 
 /* One pattern, whatever the number of its subscribers. */
 struct glob {
@@ -46,6 +46,8 @@ struct glob_index {
     struct index_table anchors; /* by their hash; items are the first glob of each */
     struct glob_lengths prefixes, suffixes;
     size_t grams[GLOB_GRAM_MAX + 1]; /* globs that hang from a gram, by its length */
+    uint8_t *gram_filter; /* the anchors that are grams, counted by some bits of their hash */
+    size_t gram_anchors;
     uint64_t secret[4];
     size_t bytes;
 };

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { INDEX_TABLE_SEGMENT_BITS = 9, INDEX_TABLE_SEGMENTS = 1 << INDEX_TABLE_SEGMENT_BITS };
+enum { INDEX_TABLE_SEGMENT_BITS = 10, INDEX_TABLE_SEGMENTS = 1 << INDEX_TABLE_SEGMENT_BITS };
 
 struct index_slot {
     uint64_t hash;

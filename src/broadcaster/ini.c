@@ -87,23 +87,41 @@ bool ini_parse(char *text, size_t len, ini_line_fn *fn, void *arg, struct ini_er
     return go_on && error->text == NULL;
 }
 
+/* Until the end or `size` bytes; the number read, or -1. */
+static ssize_t read_up_to(int fd, char *to, size_t size)
+{
+    size_t len = 0;
+    ssize_t n = 1;
+
+    while (n != 0 && len < size) {
+        n = read(fd, to + len, size - len);
+        if (n > 0)
+            len += (size_t)n;
+        else if (n < 0 && errno != EINTR)
+            return -1;
+    }
+    return (ssize_t)len;
+}
+
 char *ini_read_file(const char *path, size_t *len, const char **why)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    char *text = fd < 0 ? NULL : mem_alloc(INI_FILE_MAX + 1);
-    ssize_t n = fd < 0 ? -1 : 1;
+    char *text;
+    ssize_t n;
 
-    for (*len = 0; n > 0 && *len <= INI_FILE_MAX; *len += n > 0 ? (size_t)n : 0)
-        do
-            n = read(fd, text + *len, INI_FILE_MAX + 1 - *len);
-        while (n < 0 && errno == EINTR);
-    *why = n < 0 ? strerror(errno) : *len > INI_FILE_MAX ? "larger than 4 MiB" : NULL;
-    if (fd >= 0)
-        close(fd);
-    if (*why == NULL) {
-        text[*len] = '\0';
-        return text;
+    if (fd < 0) {
+        *why = strerror(errno);
+        return NULL;
     }
-    mem_free(text);
-    return NULL;
+    text = mem_alloc(INI_FILE_MAX + 1);
+    n = read_up_to(fd, text, INI_FILE_MAX + 1);
+    *why = n < 0 ? strerror(errno) : (size_t)n > INI_FILE_MAX ? "larger than 4 MiB" : NULL;
+    close(fd);
+    if (*why != NULL) {
+        mem_free(text);
+        return NULL;
+    }
+    text[n] = '\0';
+    *len = (size_t)n;
+    return text;
 }

@@ -68,6 +68,15 @@ static void print_ready(const struct broadcaster *b)
     fflush(stdout);
 }
 
+static void log_started(const struct broadcaster *b)
+{
+    struct index_counts counts = index_counts(b->index);
+
+    log_info(b->log, "started", LOG_STR("database", b->conf->database.type),
+             LOG_U64("exacts", counts.exacts), LOG_U64("globs", counts.globs),
+             LOG_U64("workers", b->worker_count), LOG_END);
+}
+
 /* The first signal drains, a second one ends at once. */
 static void wait_for_end(struct broadcaster *b, const sigset_t *set)
 {
@@ -99,6 +108,7 @@ static int run(const struct conf *conf, struct log *log)
         broadcaster_destroy(b);
         return fail(EXIT_MACHINE, error);
     }
+    log_started(b);
     print_ready(b);
     wait_for_end(b, &set);
     broadcaster_destroy(b);

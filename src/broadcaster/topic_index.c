@@ -12,6 +12,8 @@ static struct index_slot *topic_slot(const struct topic_index *t, uint64_t hash,
     struct index_slot *slot = index_table_find(&t->topics, hash);
 
     for (; slot != NULL; slot = index_table_next(&t->topics, hash, slot)) {
+        /* The text, on the next cache line, is waited for together with what says its length. */
+        __builtin_prefetch((const char *)slot->item + 64);
         struct lonely_span key = subscribers_first((struct subscribers){ slot->item })->key;
         if (key.len == topic.len && (key.len == 0 || memcmp(key.ptr, topic.ptr, key.len) == 0))
             break;

@@ -1,0 +1,564 @@
+/*
+ * Message bodies: memory, or an unlinked file written in the thread pool. Called by whatever takes
+ * a message in (routes, sessions) and by the deliveries that send it. When to stop reading from a
+ * peer, and what to answer it, is left to them.
+ *
+ * A writer begins in memory, whatever the peer announced, unless that is more than spool_size; it
+ * moves to a file when the bytes that came, or the memory of all bodies, say so. In a file it has
+ * two chunks at most: one fills while the pool hashes and writes the other.
+ */
+#include "body.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <openssl/evp.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "mem.h"
+
+enum {
+    CHUNK_BYTES = 262144,
+    INLINE_HASH_BYTES = 65536, /* hashed at once: about 0.1 ms */
+    FIRST_BYTES = 4096,        /* a buffer that has to grow starts here */
+    SHA512_BYTES = 64
+};
+
+struct bodies {
+    char *spool_dir;
+    uint64_t spool_size;
+    uint64_t max_memory;
+    atomic_uint_fast64_t memory;
+    atomic_uint_fast64_t alive; /* bodies and writers: destroy asserts that there are none */
+    EVP_MD *sha512;             /* fetched once: a fetch takes locks */
+};
+
+struct body {
+    struct bodies *bodies;
+    atomic_uint refs;
+    int fd; /* -1: in memory */
+    uint64_t size;
+    uint8_t *ptr;
+    size_t cap; /* of ptr, charged to bodies->memory */
+    uint8_t sha512[SHA512_BYTES];
+};
+
+struct chunk {
+    uint8_t *ptr;
+    size_t len, cap;
+};
+
+/* While `working`, `busy`, the body's memory and file, `hash` and `pool_err` are the pool's. */
+struct body_writer {
+    struct bodies *bodies;
+    uv_loop_t *loop;
+    uv_work_t work;
+    struct body *body;
+    uint64_t expected;
+    EVP_MD_CTX *hash;
+    struct chunk fill, busy;
+    size_t memory_len; /* bytes in the body's memory, not yet in the file */
+    uint64_t written;  /* bytes of the file */
+    enum body_error err;
+    enum body_error pool_err;
+    bool spooled; /* what comes goes to the file */
+    bool working;
+    bool hashed; /* the hash has seen a body in memory */
+    bool aborted;
+    bool finishing;
+    void (*on_ready)(void *arg); /* NULL: nobody waits */
+    void *ready_arg;
+    body_done_fn *done;
+    void *done_arg;
+};
+
+/* ---- files ---- */
+
+static enum body_error error_of(int err)
+{
+    return err == ENOSPC || err == EDQUOT || err == EFBIG ? BODY_NO_ROOM : BODY_IO;
+}
+
+/* For file systems without O_TMPFILE. -1: errno says why. */
+static int open_unlinked(const char *dir)
+{
+    char path[4096];
+    uint64_t number;
+    int fd, len;
+
+    for (int tries = 0; tries < 100; tries++) {
+        if (getrandom(&number, sizeof number, 0) != sizeof number)
+            return -1;
+        len = snprintf(path, sizeof path, "%s/body-%016" PRIx64, dir, number);
+        if (len < 0 || (size_t)len >= sizeof path) {
+            errno = ENAMETOOLONG;
+            return -1;
+        }
+        fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (fd >= 0) {
+            unlink(path);
+            return fd;
+        }
+        if (errno != EEXIST)
+            return -1;
+    }
+    return -1;
+}
+
+static int open_spool(const char *dir)
+{
+    int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+    if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL))
+        fd = open_unlinked(dir);
+    return fd;
+}
+
+static bool write_all(int fd, uint64_t at, const uint8_t *ptr, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = pwrite(fd, ptr, len, (off_t)at);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            if (n == 0)
+                errno = ENOSPC;
+            return false;
+        }
+        ptr += n;
+        len -= (size_t)n;
+        at += (uint64_t)n;
+    }
+    return true;
+}
+
+ptrdiff_t body_pread(const struct body *b, uint64_t at, uint8_t *to, size_t len)
+{
+    size_t got = 0;
+
+    if (at >= b->size)
+        return 0;
+    if (len > b->size - at)
+        len = (size_t)(b->size - at);
+    while (got < len) {
+        ssize_t n = pread(b->fd, to + got, len - got, (off_t)(at + got));
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) /* a file that became shorter is an error, too */
+            return -1;
+        got += (size_t)n;
+    }
+    return (ptrdiff_t)got;
+}
+
+/* ---- all bodies ---- */
+
+struct bodies *bodies_create(const struct bodies_conf *conf, char error[256])
+{
+    struct bodies *bodies;
+    int fd;
+
+    if (mkdir(conf->spool_dir, 0700) != 0 && errno != EEXIST) {
+        snprintf(error, 256, "spool_dir %.150s cannot be made: %s", conf->spool_dir,
+                 strerror(errno));
+        return NULL;
+    }
+    fd = open_spool(conf->spool_dir);
+    if (fd < 0) {
+        snprintf(error, 256, "spool_dir %.150s cannot be written: %s", conf->spool_dir,
+                 strerror(errno));
+        return NULL;
+    }
+    close(fd);
+    bodies = mem_calloc(1, sizeof *bodies);
+    bodies->sha512 = EVP_MD_fetch(NULL, "SHA512", NULL);
+    if (bodies->sha512 == NULL) {
+        snprintf(error, 256, "OpenSSL has no SHA-512");
+        mem_free(bodies);
+        return NULL;
+    }
+    bodies->spool_dir = mem_strdup(conf->spool_dir);
+    bodies->spool_size = conf->spool_size;
+    bodies->max_memory = conf->max_memory;
+    return bodies;
+}
+
+void bodies_destroy(struct bodies *bodies)
+{
+    if (bodies == NULL)
+        return;
+    assert(atomic_load(&bodies->alive) == 0);
+    EVP_MD_free(bodies->sha512);
+    mem_free(bodies->spool_dir);
+    mem_free(bodies);
+}
+
+uint64_t bodies_memory(const struct bodies *bodies)
+{
+    return atomic_load_explicit(&bodies->memory, memory_order_relaxed);
+}
+
+/* Takes `n` bytes out of the common budget, or none. */
+static bool charge(struct bodies *bodies, uint64_t n)
+{
+    uint_fast64_t now = atomic_load_explicit(&bodies->memory, memory_order_relaxed);
+
+    do {
+        if (n > bodies->max_memory || now > bodies->max_memory - n)
+            return false;
+    } while (!atomic_compare_exchange_weak(&bodies->memory, &now, now + n));
+    return true;
+}
+
+static void refund(struct bodies *bodies, uint64_t n)
+{
+    atomic_fetch_sub(&bodies->memory, n);
+}
+
+/* ---- one body ---- */
+
+void body_ref(struct body *b)
+{
+    atomic_fetch_add_explicit(&b->refs, 1, memory_order_relaxed);
+}
+
+static void body_drop_memory(struct body *b)
+{
+    mem_free(b->ptr);
+    refund(b->bodies, b->cap);
+    b->ptr = NULL;
+    b->cap = 0;
+}
+
+void body_unref(struct body *b)
+{
+    if (b == NULL || atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    body_drop_memory(b);
+    if (b->fd >= 0)
+        close(b->fd);
+    atomic_fetch_sub(&b->bodies->alive, 1);
+    mem_free(b);
+}
+
+uint64_t body_size(const struct body *b)
+{
+    return b->size;
+}
+
+const uint8_t *body_sha512(const struct body *b)
+{
+    return b->sha512;
+}
+
+bool body_in_memory(const struct body *b)
+{
+    return b->fd < 0;
+}
+
+struct lonely_span body_span(const struct body *b)
+{
+    return (struct lonely_span){ b->ptr, (size_t)b->size };
+}
+
+/* ---- in the pool ---- */
+
+static void pool_spool(struct body_writer *w, const uint8_t *ptr, size_t len)
+{
+    if (w->pool_err != BODY_OK || len == 0)
+        return;
+    if (EVP_DigestUpdate(w->hash, ptr, len) != 1)
+        w->pool_err = BODY_IO;
+    else if (!write_all(w->body->fd, w->written, ptr, len))
+        w->pool_err = error_of(errno);
+    else
+        w->written += len;
+}
+
+/* A whole body in memory is hashed; else what is in memory goes to the file first. */
+static void on_work(uv_work_t *work)
+{
+    struct body_writer *w = work->data;
+    struct body *b = w->body;
+
+    if (!w->spooled) {
+        if (EVP_DigestUpdate(w->hash, b->ptr, w->memory_len) != 1)
+            w->pool_err = BODY_IO;
+        return;
+    }
+    if (b->fd < 0) {
+        b->fd = open_spool(w->bodies->spool_dir);
+        if (b->fd < 0)
+            w->pool_err = error_of(errno);
+    }
+    pool_spool(w, b->ptr, w->memory_len);
+    body_drop_memory(b);
+    pool_spool(w, w->busy.ptr, w->busy.len);
+}
+
+/* ---- the writer ---- */
+
+static void writer_free(struct body_writer *w)
+{
+    EVP_MD_CTX_free(w->hash);
+    mem_free(w->fill.ptr);
+    mem_free(w->busy.ptr);
+    body_unref(w->body);
+    mem_free(w);
+}
+
+/* What is held and what still comes is dropped. */
+static void writer_fail(struct body_writer *w, enum body_error err)
+{
+    if (w->err == BODY_OK)
+        w->err = err;
+    w->fill.len = 0;
+}
+
+static void hash_begin(struct body_writer *w)
+{
+    w->hash = EVP_MD_CTX_new();
+    if (w->hash == NULL || EVP_DigestInit_ex2(w->hash, w->bodies->sha512, NULL) != 1)
+        writer_fail(w, BODY_IO);
+}
+
+/* Returns memory that growing took in vain. */
+static void writer_trim(struct body_writer *w)
+{
+    struct body *b = w->body;
+    uint8_t *ptr;
+
+    if (b->cap - w->memory_len <= w->memory_len / 4 + 64)
+        return;
+    ptr = mem_try_realloc(b->ptr, w->memory_len);
+    if (ptr == NULL)
+        return;
+    refund(w->bodies, b->cap - w->memory_len);
+    b->ptr = ptr;
+    b->cap = w->memory_len;
+}
+
+static void writer_complete(struct body_writer *w)
+{
+    body_done_fn *done = w->done;
+    void *arg = w->done_arg;
+    struct body *b = w->body;
+    enum body_error err;
+
+    if (w->err == BODY_OK && !w->spooled && !w->hashed) {
+        hash_begin(w);
+        if (w->err == BODY_OK && w->memory_len > 0 &&
+            EVP_DigestUpdate(w->hash, b->ptr, w->memory_len) != 1)
+            writer_fail(w, BODY_IO);
+    }
+    if (w->err == BODY_OK && EVP_DigestFinal_ex(w->hash, b->sha512, NULL) != 1)
+        writer_fail(w, BODY_IO);
+    err = w->err;
+    if (err == BODY_OK)
+        w->body = NULL; /* its reference is the receiver's from now on */
+    writer_free(w);
+    done(arg, err, err == BODY_OK ? b : NULL);
+}
+
+static bool writer_is_full(const struct body_writer *w)
+{
+    return w->working && w->fill.len >= CHUNK_BYTES;
+}
+
+static bool writer_wants_pool(const struct body_writer *w)
+{
+    if (w->err != BODY_OK)
+        return false;
+    if (!w->spooled)
+        return w->finishing && !w->hashed && w->memory_len > INLINE_HASH_BYTES;
+    return w->fill.len >= CHUNK_BYTES || w->memory_len > 0 || (w->finishing && w->fill.len > 0);
+}
+
+static void on_worked(uv_work_t *work, int status);
+
+/* Has the pool work on what was filled. */
+static void writer_work(struct body_writer *w)
+{
+    struct chunk filled = w->fill;
+    int err;
+
+    if (!w->spooled) {
+        hash_begin(w);
+        w->hashed = true;
+        if (w->err != BODY_OK)
+            return;
+    }
+    w->fill = w->busy;
+    w->busy = filled;
+    w->work.data = w;
+    w->working = true;
+    err = uv_queue_work(w->loop, &w->work, on_work, on_worked);
+    assert(err == 0); /* fails without a function only */
+    (void)err;
+}
+
+/* Does what can be done now; may free the writer. */
+static void writer_advance(struct body_writer *w)
+{
+    void (*on_ready)(void *) = w->on_ready;
+
+    if (!w->working && writer_wants_pool(w))
+        writer_work(w);
+    if (w->finishing) {
+        if (!w->working)
+            writer_complete(w);
+    } else if (on_ready != NULL && !writer_is_full(w)) {
+        w->on_ready = NULL;
+        on_ready(w->ready_arg);
+    }
+}
+
+static void on_worked(uv_work_t *work, int status)
+{
+    struct body_writer *w = work->data;
+
+    w->working = false;
+    if (w->aborted) {
+        writer_free(w);
+        return;
+    }
+    if (status != 0)
+        writer_fail(w, BODY_IO);
+    if (w->pool_err != BODY_OK)
+        writer_fail(w, w->pool_err);
+    if (w->spooled)
+        w->memory_len = 0;
+    w->busy.len = 0;
+    if (w->busy.cap > CHUNK_BYTES) { /* a piece larger than a chunk came */
+        mem_free(w->busy.ptr);
+        w->busy = (struct chunk){ 0 };
+    }
+    writer_advance(w);
+}
+
+static size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Room for `len` more bytes in the body's memory; false: it has to go to a file. */
+static bool memory_grow(struct body_writer *w, size_t len)
+{
+    struct body *b = w->body;
+    uint64_t need = w->memory_len + len, cap;
+    uint8_t *ptr;
+
+    if (need > w->bodies->spool_size)
+        return false;
+    if (need <= b->cap)
+        return true;
+    cap = max_size(2 * b->cap, FIRST_BYTES);
+    if (w->expected >= need && cap > w->expected)
+        cap = w->expected;
+    if (cap > w->bodies->spool_size)
+        cap = w->bodies->spool_size;
+    if (cap < need)
+        cap = need;
+    if (!charge(w->bodies, cap - b->cap))
+        return false;
+    ptr = mem_try_realloc(b->ptr, (size_t)cap);
+    if (ptr == NULL) {
+        refund(w->bodies, cap - b->cap);
+        return false;
+    }
+    b->ptr = ptr;
+    b->cap = (size_t)cap;
+    return true;
+}
+
+static bool chunk_append(struct chunk *c, struct lonely_span bytes)
+{
+    size_t need = c->len + bytes.len, cap;
+    uint8_t *ptr;
+
+    if (need > c->cap) {
+        cap = max_size(2 * c->cap, FIRST_BYTES);
+        cap = max_size(cap > CHUNK_BYTES ? CHUNK_BYTES : cap, need);
+        ptr = mem_try_realloc(c->ptr, cap);
+        if (ptr == NULL)
+            return false;
+        c->ptr = ptr;
+        c->cap = cap;
+    }
+    memcpy(c->ptr + c->len, bytes.ptr, bytes.len);
+    c->len = need;
+    return true;
+}
+
+struct body_writer *body_writer_create(struct bodies *bodies, uv_loop_t *loop, uint64_t expected)
+{
+    struct body_writer *w = mem_calloc(1, sizeof *w);
+
+    w->bodies = bodies;
+    w->loop = loop;
+    w->expected = expected;
+    w->body = mem_calloc(1, sizeof *w->body);
+    w->body->bodies = bodies;
+    w->body->fd = -1;
+    atomic_init(&w->body->refs, 1);
+    atomic_fetch_add(&bodies->alive, 1);
+    return w;
+}
+
+bool body_writer_add(struct body_writer *w, struct lonely_span bytes, void (*on_ready)(void *arg),
+                     void *arg)
+{
+    struct body *b = w->body;
+    bool announced_large = w->expected != UINT64_MAX && w->expected > w->bodies->spool_size;
+
+    if (w->err != BODY_OK || bytes.len == 0)
+        return !writer_is_full(w);
+    if (!w->spooled && (announced_large || !memory_grow(w, bytes.len))) {
+        w->spooled = true;
+        hash_begin(w);
+    }
+    if (w->err == BODY_OK && w->spooled) {
+        if (!chunk_append(&w->fill, bytes))
+            writer_fail(w, BODY_NO_ROOM);
+    } else if (w->err == BODY_OK) {
+        memcpy(b->ptr + w->memory_len, bytes.ptr, bytes.len);
+        w->memory_len += bytes.len;
+    }
+    b->size += bytes.len;
+    w->on_ready = NULL;
+    writer_advance(w);
+    if (!writer_is_full(w))
+        return true;
+    w->on_ready = on_ready;
+    w->ready_arg = arg;
+    return false;
+}
+
+void body_writer_finish(struct body_writer *w, body_done_fn *done, void *arg)
+{
+    w->finishing = true;
+    w->on_ready = NULL;
+    w->done = done;
+    w->done_arg = arg;
+    if (!w->spooled && w->memory_len > 0)
+        writer_trim(w);
+    writer_advance(w);
+}
+
+void body_writer_abort(struct body_writer *w)
+{
+    if (!w->working) {
+        writer_free(w);
+        return;
+    }
+    w->aborted = true;
+    uv_cancel((uv_req_t *)&w->work); /* if it has not begun; on_worked runs in any case */
+}

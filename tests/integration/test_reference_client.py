@@ -1,0 +1,134 @@
+"""The unmodified client of lonelypsc against our broadcaster, over HTTP."""
+
+import asyncio
+import hashlib
+import os
+import sqlite3
+
+from reference import next_message, notify, reading, reference_client, run
+
+
+def test_exact(broadcaster):
+    async def scenario():
+        async with reference_client(broadcaster) as subscriber, \
+                reference_client(broadcaster, receives=False) as publisher:
+            async with subscriber.subscribe_exact(b"foo/bar") as subscription, \
+                    reading(subscription) as messages:
+                assert await notify(publisher, b"foo/bar", b"Hello, world!") == 1
+                assert await next_message(messages) == (b"foo/bar", b"Hello, world!")
+                assert await notify(publisher, b"foo/baz", b"x") == 0
+            assert await notify(publisher, b"foo/bar", b"x") == 0
+
+    run(scenario())
+
+
+def test_topics_are_bytes(broadcaster):
+    topic = bytes(range(256))
+
+    async def scenario():
+        async with reference_client(broadcaster) as subscriber:
+            async with subscriber.subscribe_exact(topic) as subscription, \
+                    reading(subscription) as messages:
+                assert await notify(subscriber, topic, b"") == 1
+                assert await next_message(messages) == (topic, b"")
+
+    run(scenario())
+
+
+def test_glob(broadcaster):
+    async def scenario():
+        async with reference_client(broadcaster) as subscriber, \
+                reference_client(broadcaster, receives=False) as publisher:
+            async with subscriber.subscribe_glob("foo/*") as subscription, \
+                    reading(subscription) as messages:
+                for topic in (b"foo/a", b"foo/"):
+                    assert await notify(publisher, topic, topic * 2) == 1
+                    assert await next_message(messages) == (topic, topic * 2)
+                assert await notify(publisher, b"fo", b"x") == 0
+            assert await notify(publisher, b"foo/a", b"x") == 0
+
+    run(scenario())
+
+
+def test_several_at_once(broadcaster):
+    """Many topics and globs in one client: the reference sends the whole list with SET."""
+    topics = [b"topic/%d" % i for i in range(50)]
+    globs = [f"glob/{i}/*" for i in range(20)]
+
+    async def scenario():
+        async with reference_client(broadcaster) as subscriber, \
+                reference_client(broadcaster) as other:
+            async with subscriber.subscribe(exact=topics, glob=globs) as subscription, \
+                    other.subscribe(glob=["*"]) as everything, \
+                    reading(subscription) as messages, reading(everything) as copies:
+                for topic in (topics[7], b"glob/19/x"):
+                    assert await notify(other, topic, b"data") == 2
+                    assert await next_message(messages) == (topic, b"data")
+                    assert await next_message(copies) == (topic, b"data")
+                assert await notify(other, b"glob/20/x", b"data") == 1
+                assert await next_message(copies) == (b"glob/20/x", b"data")
+                assert messages.empty()
+
+    run(scenario())
+
+
+def test_large_file(broadcaster, tmp_path):
+    """24 MiB: beyond the spool sizes of both ends."""
+    size = 24 * 1024 * 1024
+    path = tmp_path / "large"
+    path.write_bytes(os.urandom(1 << 20) * (size >> 20))
+    expected = hashlib.sha512(path.read_bytes()).digest()
+
+    async def scenario():
+        async with reference_client(broadcaster) as subscriber, \
+                reference_client(broadcaster, receives=False) as publisher:
+            async with subscriber.subscribe_exact(b"large") as subscription, \
+                    reading(subscription) as messages:
+                with path.open("rb") as file:
+                    assert await notify(publisher, b"large", file=file) == 1
+                topic, data = await next_message(messages)
+                assert (topic, len(data)) == (b"large", size)
+                assert hashlib.sha512(data).digest() == expected
+
+    run(scenario())
+    assert list((broadcaster.folder / "spool").iterdir()) == []
+
+
+def test_survives_a_kill(start_broadcaster):
+    """Subscriptions are durable: SIGKILL, start again on the same file and port, deliver.
+
+    The publisher is a new client: the old one's kept connection is broken, and after that error the
+    reference repeats its request without the message, whose stream it has read up.
+    """
+    first = start_broadcaster()
+
+    async def scenario():
+        async with reference_client(first) as subscriber:
+            async with subscriber.subscribe(exact=[b"kept"], glob=["kept/*"]) as subscription, \
+                    reading(subscription) as messages:
+                first.kill()
+                start_broadcaster(first.folder, listen=first.address)
+                async with reference_client(first, receives=False) as publisher:
+                    for topic in (b"kept", b"kept/too"):
+                        assert await notify(publisher, topic, b"again") == 1
+                        assert await next_message(messages) == (topic, b"again")
+
+    run(scenario())
+
+
+def test_reconciliation(broadcaster):
+    """The client repairs, by CHECK and SET, what somebody deleted behind its back."""
+
+    async def scenario():
+        async with reference_client(broadcaster, resubscribe_interval=1) as subscriber:
+            async with subscriber.subscribe_exact(b"repaired") as subscription, \
+                    reading(subscription) as messages:
+                with sqlite3.connect(broadcaster.folder / "subscriptions.db") as db:
+                    db.execute("DELETE FROM httppubsub_subscription_exacts")
+                db.close()
+                assert await notify(subscriber, b"repaired", b"x") == 0
+                while await notify(subscriber, b"repaired", b"x") == 0:
+                    await asyncio.sleep(0.02)
+                assert await next_message(messages) == (b"repaired", b"x")
+
+    run(scenario())
