@@ -388,12 +388,13 @@ static void on_done(void *arg, const struct http_reply *reply)
         memcpy(r->body, reply->body.ptr, reply->body.len);
 }
 
-/* `path` is a whole URL, or a path at the server. */
+/* `path` is a path at the server, or a URL in which PORT is the server's. */
 static struct http_call *post(struct fixture *f, const char *path,
                               struct http_call_request *request)
 {
     static const uint8_t bytes[] = { 0, 31, 62, 93 }; /* byte_at */
     struct http_call_request plain = { .prefix = { bytes, sizeof bytes } };
+    const char *port = strstr(path, "PORT");
     struct http_call *call;
     char url[1024];
 
@@ -401,8 +402,10 @@ static struct http_call *post(struct fixture *f, const char *path,
         client_start(f);
     if (path[0] == '/')
         snprintf(url, sizeof url, "http://127.0.0.1:%d%s", f->server.port, path);
+    else if (port != NULL)
+        snprintf(url, sizeof url, "%.*s%d%s", (int)(port - path), path, f->server.port, port + 4);
     else
-        snprintf(url, sizeof url, path, f->server.port);
+        snprintf(url, sizeof url, "%s", path);
     if (request == NULL)
         request = &plain;
     request->url = url;
@@ -487,23 +490,23 @@ static void test_urls(void **state)
     } cases[] = {
         { "", HTTP_CALL_URL },
         { "no url", HTTP_CALL_URL },
-        { "127.0.0.1:%d/ok", HTTP_CALL_URL },
-        { "ftp://127.0.0.1:%d/ok", HTTP_CALL_URL },
+        { "127.0.0.1:PORT/ok", HTTP_CALL_URL },
+        { "ftp://127.0.0.1:PORT/ok", HTTP_CALL_URL },
         { "file:///etc/passwd", HTTP_CALL_URL },
-        { "gopher://127.0.0.1:%d/ok", HTTP_CALL_URL },
-        { "httpx://127.0.0.1:%d/ok", HTTP_CALL_URL },
+        { "gopher://127.0.0.1:PORT/ok", HTTP_CALL_URL },
+        { "httpx://127.0.0.1:PORT/ok", HTTP_CALL_URL },
         { "http://", HTTP_CALL_URL },
         { "http://127.0.0.1:99999/ok", HTTP_CALL_URL },
         { "http://127.0.0.1:port/ok", HTTP_CALL_URL },
         { "http://[::1/ok", HTTP_CALL_URL },
-        { "http://127.0.0.1:%d/ok\r\nX: y", HTTP_CALL_URL },
-        { "http://host name:%d/ok", HTTP_CALL_URL },
-        { "HTTP://127.0.0.1:%d/ok", HTTP_CALL_REPLIED },
-        { "http://0x7f000001:%d/ok", HTTP_CALL_REPLIED },
-        { "http://localhost:%d/ok", HTTP_CALL_REPLIED }, /* ::1 is refused first */
+        { "http://127.0.0.1:PORT/ok\r\nX: y", HTTP_CALL_URL },
+        { "http://host name:PORT/ok", HTTP_CALL_URL },
+        { "HTTP://127.0.0.1:PORT/ok", HTTP_CALL_REPLIED },
+        { "http://0x7f000001:PORT/ok", HTTP_CALL_REPLIED },
+        { "http://localhost:PORT/ok", HTTP_CALL_REPLIED }, /* ::1 is refused first */
         { "http://127.0.0.1:1/", HTTP_CALL_CONNECT },
         { "http://"
-          "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:%d/ok",
+          "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:PORT/ok",
           HTTP_CALL_CONNECT },
     };
     struct fixture *f = *state;
@@ -587,8 +590,8 @@ static void test_timeouts(void **state)
         { "/hang", 0, 0, 0, 100, "no byte" },
         { "/partial", 0, 0, 0, 100, "no byte" },
         { "/hang", 5000, 5000, 5000, 100, "no byte" },
-        { "https://127.0.0.1:%d/", 0, 100, 0, 0, "" },
-        { "https://127.0.0.1:%d/", 0, 0, 100, 50, "no connection" },
+        { "https://127.0.0.1:PORT/", 0, 100, 0, 0, "" },
+        { "https://127.0.0.1:PORT/", 0, 0, 100, 50, "no connection" },
     };
     struct fixture *f = *state;
 
@@ -850,8 +853,8 @@ static bool judge(void *arg, const struct sockaddr *address)
 
 static void test_allow_address(void **state)
 {
-    static const char *const urls[] = { "/ok", "http://[::ffff:127.0.0.1]:%d/ok",
-                                        "http://0x7f.1:%d/ok" };
+    static const char *const urls[] = { "/ok", "http://[::ffff:127.0.0.1]:PORT/ok",
+                                        "http://0x7f.1:PORT/ok" };
     struct fixture *f = *state;
     struct rule rule = { 0 };
 
@@ -923,7 +926,7 @@ static void test_unknown_name(void **state)
     struct fixture *f = *state;
 
     f->conf.timeout_connect_ms = 2000;
-    post_and_wait(f, "http://name.invalid:%d/ok", NULL);
+    post_and_wait(f, "http://name.invalid:PORT/ok", NULL);
     if (f->result.status != HTTP_CALL_TIMEOUT)
         assert_status(f, HTTP_CALL_CONNECT);
     post(f, "http://other.invalid/", NULL);
