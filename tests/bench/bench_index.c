@@ -234,7 +234,7 @@ int main(int argc, char **argv)
         if (wanted)
             in_child(NULL, &cases[i]);
     }
-    if (argc == 1) {
+    if (argc == 1 || strcmp(argv[1], "limits") == 0) {
         in_child(run_growth, NULL);
         in_child(run_longest_topic, NULL);
     }

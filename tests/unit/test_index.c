@@ -20,6 +20,12 @@
 #include "index_table.h"
 #include "tables.h"
 
+/* As LIT, for static tables. */
+#define TEXT(s)                             \
+    {                                       \
+        (const uint8_t *)(s), sizeof(s) - 1 \
+    }
+
 static struct lonely_span span(const char *s)
 {
     return (struct lonely_span){ (const uint8_t *)s, strlen(s) };
@@ -64,33 +70,33 @@ static const struct match_case {
     struct lonely_span topic;
     const char *matches; /* a digit a key, in the order of the answer */
 } match_cases[] = {
-    { "nothing there", { "Eb", "Gb*" }, LIT("a"), "" },
-    { "exact before glob", { "Ga*", "Eab" }, LIT("ab"), "10" },
-    { "an exact is no glob", { "Ea*", "E?" }, LIT("a*"), "0" },
-    { "empty topic", { "E", "G", "G*", "G?" }, LIT(""), "012" },
-    { "prefix", { "Gfoo/*", "Gfoo*", "Gfo/*" }, LIT("foo/bar"), "01" },
-    { "suffix", { "G*/bar", "G*bar", "G*/baz" }, LIT("foo/bar"), "01" },
-    { "inside", { "G*oo/b*", "G*o*", "G*oo*", "G*oo/*", "G*xx*" }, LIT("foo/bar"), "0123" },
-    { "a gram that repeats", { "G*aaaa*", "G*a*" }, LIT("aaaaaaaaaa"), "01" },
-    { "all literal", { "Gfoo", "Gfo", "Gfooo" }, LIT("foo"), "0" },
-    { "no literal", { "G*", "G???", "G[a-f]*", "G??" }, LIT("foo"), "012" },
-    { "set not closed", { "Ga[", "Ga*[b", "Ga*" }, LIT("a["), "2" },
-    { "NUL ends both", { "Ga*c", "Gab", "Ga" }, LIT("ab\0c"), "1" },
-    { "NUL in an exact", { "Eab" }, LIT("ab\0"), "" },
-    { "not UTF-8", { "G*", "Ga*", "Ea\xff" }, LIT("a\xff"), "2" },
+    { "nothing there", { "Eb", "Gb*" }, TEXT("a"), "" },
+    { "exact before glob", { "Ga*", "Eab" }, TEXT("ab"), "10" },
+    { "an exact is no glob", { "Ea*", "E?" }, TEXT("a*"), "0" },
+    { "empty topic", { "E", "G", "G*", "G?" }, TEXT(""), "012" },
+    { "prefix", { "Gfoo/*", "Gfoo*", "Gfo/*" }, TEXT("foo/bar"), "01" },
+    { "suffix", { "G*/bar", "G*bar", "G*/baz" }, TEXT("foo/bar"), "01" },
+    { "inside", { "G*oo/b*", "G*o*", "G*oo*", "G*oo/*", "G*xx*" }, TEXT("foo/bar"), "0123" },
+    { "a gram that repeats", { "G*aaaa*", "G*a*" }, TEXT("aaaaaaaaaa"), "01" },
+    { "all literal", { "Gfoo", "Gfo", "Gfooo" }, TEXT("foo"), "0" },
+    { "no literal", { "G*", "G???", "G[a-f]*", "G??" }, TEXT("foo"), "012" },
+    { "set not closed", { "Ga[", "Ga*[b", "Ga*" }, TEXT("a["), "2" },
+    { "NUL ends both", { "Ga*c", "Gab", "Ga" }, TEXT("ab\0c"), "1" },
+    { "NUL in an exact", { "Eab" }, TEXT("ab\0"), "" },
+    { "not UTF-8", { "G*", "Ga*", "Ea\xff" }, TEXT("a\xff"), "2" },
     { "U+FFFE is U+FFFD",
       { "G*\xef\xbf\xbd", "Gx\xef\xbf\xbf*", "G*\xef\xbf\xbe*" },
-      LIT("x\xef\xbf\xbe"),
+      TEXT("x\xef\xbf\xbe"),
       "012" },
     { "U+FFFD beside literals",
       { "Gab\xef\xbf\xbd"
         "cd",
         "G*b\xef\xbf\xbf"
         "c*" },
-      LIT("ab\xef\xbf\xbe"
-          "cd"),
+      TEXT("ab\xef\xbf\xbe"
+           "cd"),
       "01" },
-    { "part of a code point", { "G*\xc3\xa9*", "G\xc3\xa9*", "G*\xa9" }, LIT("\xc3\xa9"), "01" },
+    { "part of a code point", { "G*\xc3\xa9*", "G\xc3\xa9*", "G*\xa9" }, TEXT("\xc3\xa9"), "01" },
 };
 
 static struct store_row case_row(const char *key, const char *url)
@@ -175,36 +181,36 @@ static bool text_equal(const struct text *a, const struct text *b)
 }
 
 static const struct lonely_span literals[] = {
-    LIT("a"),
-    LIT("b"),
-    LIT("ab"),
-    LIT("/"),
-    LIT("users/"),
-    LIT("cache"),
-    LIT("7"),
-    LIT("42"),
-    LIT("aaaa"),
-    LIT("\xc3\xa9"),
-    LIT("\xf0\x9f\x98\x80"),
-    LIT("]"),
-    LIT("-"),
-    LIT("users/4"),
-    LIT("c"),
-    LIT("\xef\xbf\xbd"),
-    LIT("\xef\xbf\xbe"),
-    LIT("\xef\xbf\xbf"),
-    LIT("\0"),
-    LIT("\xef\xbf\xbc"),
-    LIT("\xff"),
-    LIT("\xef"),
+    TEXT("a"),
+    TEXT("b"),
+    TEXT("ab"),
+    TEXT("/"),
+    TEXT("users/"),
+    TEXT("cache"),
+    TEXT("7"),
+    TEXT("42"),
+    TEXT("aaaa"),
+    TEXT("\xc3\xa9"),
+    TEXT("\xf0\x9f\x98\x80"),
+    TEXT("]"),
+    TEXT("-"),
+    TEXT("users/4"),
+    TEXT("c"),
+    TEXT("\xef\xbf\xbd"),
+    TEXT("\xef\xbf\xbe"),
+    TEXT("\xef\xbf\xbf"),
+    TEXT("\0"),
+    TEXT("\xef\xbf\xbc"),
+    TEXT("\xff"),
+    TEXT("\xef"),
 };
 enum { PLAIN_LITERALS = 18 }; /* the last four are rare */
 
 static const struct lonely_span specials[] = {
-    LIT("*"),     LIT("*"),    LIT("*"),
-    LIT("?"),     LIT("[ab]"), LIT("[^a]"),
-    LIT("[a-z]"), LIT("[*]"),  LIT("[\xef\xbf\xbd]"),
-    LIT("["),
+    TEXT("*"),     TEXT("*"),    TEXT("*"),
+    TEXT("?"),     TEXT("[ab]"), TEXT("[^a]"),
+    TEXT("[a-z]"), TEXT("[*]"),  TEXT("[\xef\xbf\xbd]"),
+    TEXT("["),
 };
 enum { PLAIN_SPECIALS = 9 };
 
@@ -591,17 +597,17 @@ static const struct shape_case {
     struct lonely_span topic;
     size_t matches;
 } shape_cases[] = {
-    { "users/#/*", LIT("users/4711/mail"), 1 },
-    { "users/#/*", LIT("nobody/4711/mail"), 0 },
-    { "users/*/cache/#", LIT("users/7/cache/4711"), 1 },
-    { "users/*/cache/#/*", LIT("users/7/cache/none/x"), 0 },
-    { "users/*/#/x?", LIT("users/7/4711/xy"), 1 },
-    { "*/cache/#", LIT("some/cache/x"), 0 },
-    { "*/cache/#", LIT("some/cache/4711"), 1 },
-    { "*/cache/#/*", LIT("some/cache/x/y"), 0 },
-    { "*word#end*", LIT("no such word in here"), 0 },
-    { "[ab]*/x#", LIT("a/x4711"), 1 },
-    { "?#", LIT("a4711"), 1 },
+    { "users/#/*", TEXT("users/4711/mail"), 1 },
+    { "users/#/*", TEXT("nobody/4711/mail"), 0 },
+    { "users/*/cache/#", TEXT("users/7/cache/4711"), 1 },
+    { "users/*/cache/#/*", TEXT("users/7/cache/none/x"), 0 },
+    { "users/*/#/x?", TEXT("users/7/4711/xy"), 1 },
+    { "*/cache/#", TEXT("some/cache/x"), 0 },
+    { "*/cache/#", TEXT("some/cache/4711"), 1 },
+    { "*/cache/#/*", TEXT("some/cache/x/y"), 0 },
+    { "*word#end*", TEXT("no such word in here"), 0 },
+    { "[ab]*/x#", TEXT("a/x4711"), 1 },
+    { "?#", TEXT("a4711"), 1 },
 };
 
 static void test_few_steps_suffice(void **state)
