@@ -220,7 +220,7 @@ static void test_set_random(void **state)
         for (int i = 0; i < KEYS; i++) {
             if ((unsigned)rand_r(&seed) % 100 >= share)
                 continue;
-            snprintf(text[n], sizeof text[n], "%x", i * 2654435);
+            snprintf(text[n], sizeof text[n], "%x", (unsigned)i * 2654435u);
             rows[n] = (struct store_row){ i % 3 == 0 ? STORE_GLOB : STORE_EXACT, url_a,
                                           span_of(text[n]), rand_r(&seed) % 2 == 0 ? rec_1 : none };
             n++;

@@ -289,6 +289,62 @@ static void test_dropped_tables(void **state)
     }
 }
 
+/* Somebody moves or deletes the file: nothing is acknowledged that a restart would not find. */
+static void test_moved_file(void **state)
+{
+    struct fixture *f = *state;
+    struct store_row old = exact("old"), fresh = exact("fresh");
+    struct number_list list;
+    uint8_t etag[64];
+    char aside[320];
+
+    snprintf(aside, sizeof aside, "%s.aside", f->path);
+    fixture_open(f);
+    assert_int_equal(do_subscribe(f, &old), STORE_OK);
+    table_require(rename(f->path, aside) == 0, "rename");
+    number_list_init(&list, 3, 1, none);
+    assert_int_equal(do_set(f, url_a, &list.list), STORE_UNAVAILABLE);
+    assert_int_equal(do_subscribe(f, &fresh), STORE_UNAVAILABLE);
+    assert_int_equal(do_check(f, url_a, etag), STORE_UNAVAILABLE);
+    assert_int_equal(do_sync(f), STORE_UNAVAILABLE);
+    assert_int_equal(access(f->path, F_OK), -1);
+
+    table_require(rename(aside, f->path) == 0, "rename");
+    assert_int_equal(do_subscribe(f, &fresh), STORE_OK);
+    assert_int_equal(do_sync(f), STORE_OK);
+    assert_int_equal(model_count(&f->model), 2);
+    assert_int_equal(do_check(f, url_a, etag), STORE_OK);
+
+    table_require(remove(f->path) == 0, "remove");
+    assert_int_equal(do_unsubscribe(f, &fresh), STORE_UNAVAILABLE);
+    fixture_close(f);
+    fixture_open(f);
+    assert_int_equal(model_count(&f->model), 0);
+}
+
+/* Names that SQLite would take for something else. */
+static void test_odd_names(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const names[] = { ":memory:", "file:x.db?mode=memory", "a b.db" };
+    char cwd[1000];
+
+    table_require(getcwd(cwd, sizeof cwd) != NULL && chdir(f->dir) == 0, "chdir");
+    assert_refused(f, "", "empty");
+    for (size_t i = 0; i < TABLE_LEN(names); i++) {
+        struct store_row row = exact("e");
+
+        snprintf(f->path, sizeof f->path, "%s", names[i]);
+        for (int again = 0; again < 2; again++) {
+            fixture_open(f);
+            assert_int_equal(do_subscribe(f, &row), again == 0 ? STORE_OK : STORE_CONFLICT);
+            fixture_close(f);
+        }
+        assert_int_equal(access(names[i], F_OK), 0);
+    }
+    table_require(chdir(cwd) == 0, "chdir");
+}
+
 /* Another program with SQLite's own patience gets its turn while we write without a pause. */
 struct busy {
     struct fixture *f;
@@ -429,6 +485,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_no_room, setup, teardown),
         cmocka_unit_test_setup_teardown(test_failing_triggers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_dropped_tables, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_moved_file, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_odd_names, setup, teardown),
         cmocka_unit_test_setup_teardown(test_others_get_their_turn, setup, teardown),
         cmocka_unit_test_setup_teardown(test_killed, setup, teardown),
     };

@@ -70,7 +70,7 @@ static bool open_whole(struct sqlite_conn *c, char error[256])
 }
 
 bool sqlite_conn_open(struct sqlite_conn *c, const struct sqlite_conn_kind *kind,
-                      const struct sqlite_conn_place *place, uint64_t busy_ms, char error[256])
+                      struct sqlite_conn_place *place, uint64_t busy_ms, char error[256])
 {
     *c = (struct sqlite_conn){ .kind = kind, .place = place, .busy_ms = busy_ms };
     return open_whole(c, error);
@@ -80,6 +80,8 @@ bool sqlite_conn_ready(struct sqlite_conn *c)
 {
     char error[256];
 
+    if (atomic_load_explicit(&c->place->has_moved, memory_order_relaxed))
+        return false;
     if (c->db != NULL && !c->faulty)
         return true;
     if (clock_mono_ms(&clock_system) < c->retry_ms)
@@ -90,6 +92,19 @@ bool sqlite_conn_ready(struct sqlite_conn *c)
     c->retry_ms = clock_mono_ms(&clock_system) + RETRY_MS;
     log_error_limited(c->place->log, "store_open_failed", LOG_STR("error", error), LOG_END);
     return false;
+}
+
+void sqlite_conn_look_for_file(struct sqlite_conn *c)
+{
+    int has_moved = 0;
+
+    if (c->db == NULL)
+        return;
+    sqlite3_file_control(c->db, "main", SQLITE_FCNTL_HAS_MOVED, &has_moved);
+    atomic_store(&c->place->has_moved, has_moved != 0);
+    if (has_moved != 0)
+        log_error_limited(c->place->log, "store_file_replaced", LOG_STR("path", c->place->path),
+                          LOG_STR("hint", "put it back, or restart"), LOG_END);
 }
 
 void sqlite_conn_close(struct sqlite_conn *c)

@@ -5,6 +5,8 @@
 #ifndef SQLITE_CONN_H
 #define SQLITE_CONN_H
 
+#include <stdatomic.h>
+
 #include <sqlite3.h>
 
 #include "log.h"
@@ -24,13 +26,14 @@ struct sqlite_conn_kind {
 /* What all connections of a store have in common. */
 struct sqlite_conn_place {
     char *path;
-    struct log *log;     /* may be NULL */
-    uint64_t timeout_ms; /* for locks while opening */
+    struct log *log;       /* may be NULL */
+    uint64_t timeout_ms;   /* for locks while opening */
+    atomic_bool has_moved; /* the file is not at the path any more */
 };
 
 struct sqlite_conn {
     const struct sqlite_conn_kind *kind;
-    const struct sqlite_conn_place *place;
+    struct sqlite_conn_place *place;
     uint64_t busy_ms;  /* SQLite's own wait for a lock, once open */
     sqlite3 *db;       /* NULL: not open */
     bool faulty;       /* open it anew */
@@ -41,9 +44,16 @@ struct sqlite_conn {
 /* `kind` and `place` must outlive it. false: one line in `error` that names the file, and nothing
  * is to be freed. */
 bool sqlite_conn_open(struct sqlite_conn *c, const struct sqlite_conn_kind *kind,
-                      const struct sqlite_conn_place *place, uint64_t busy_ms, char error[256]);
+                      struct sqlite_conn_place *place, uint64_t busy_ms, char error[256]);
 /* Is it open, or could it be opened again? */
 bool sqlite_conn_ready(struct sqlite_conn *c);
+/*
+ * Is the file still the one at the path? If not (somebody deleted or replaced it), no connection of
+ * the store is ready until it is back: what is written would be lost at the next start. Opening
+ * what is there now would not do: SQLite keeps its locks and shared memory by name, and some of
+ * our connections still use those.
+ */
+void sqlite_conn_look_for_file(struct sqlite_conn *c);
 void sqlite_conn_close(struct sqlite_conn *c); /* also one that is not open */
 
 /* Writes the line for the last error of a call on it: "<path>: cannot <doing>: ...". Always false. */

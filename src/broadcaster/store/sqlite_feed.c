@@ -202,13 +202,17 @@ static int load(struct sqlite_feed *f)
 static int catch_up(struct sqlite_feed *f)
 {
     enum news news;
+    int rc;
 
     do
         news = news_apply(f, &f->conn);
     while (news == NEWS_SOME);
     if (news == NEWS_GAP)
         return load(f);
-    return news == NEWS_NONE ? SQLITE_OK : sqlite3_errcode(f->conn.db);
+    if (news == NEWS_NONE)
+        return SQLITE_OK;
+    rc = sqlite3_errcode(f->conn.db);
+    return rc == SQLITE_OK ? SQLITE_ERROR : rc;
 }
 
 static enum store_status feeder_turn(struct sqlite_feed *f)
@@ -240,7 +244,7 @@ static void feeder_main(void *arg)
     }
 }
 
-bool sqlite_feed_open(struct sqlite_feed *f, const struct sqlite_conn_place *place,
+bool sqlite_feed_open(struct sqlite_feed *f, struct sqlite_conn_place *place,
                       const struct store_conf *conf, const struct store_feed *to, char error[256])
 {
     int rc;

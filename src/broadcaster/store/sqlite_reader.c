@@ -115,7 +115,7 @@ static void reader_main(void *arg)
     }
 }
 
-bool sqlite_reader_open(struct sqlite_reader *r, const struct sqlite_conn_place *place,
+bool sqlite_reader_open(struct sqlite_reader *r, struct sqlite_conn_place *place,
                         const struct store_conf *conf, char error[256])
 {
     *r = (struct sqlite_reader){ 0 };

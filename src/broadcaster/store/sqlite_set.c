@@ -160,6 +160,7 @@ bool sqlite_set_turn(struct sqlite_writer *w, struct sqlite_set *s)
     bool done;
     int rc;
 
+    sqlite_conn_look_for_file(&w->conn);
     if (atomic_load(&s->request->cancelled) || !list_fill(s) || !sqlite_conn_ready(&w->conn))
         return set_end(s, STORE_UNAVAILABLE);
     if (sqlite_writer_begin(w, clock_mono_ms(&clock_system) + w->timeout_ms) != SQLITE_OK)

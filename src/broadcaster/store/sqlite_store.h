@@ -22,7 +22,7 @@ struct sqlite_feed {
     bool running;
 };
 
-bool sqlite_feed_open(struct sqlite_feed *f, const struct sqlite_conn_place *place,
+bool sqlite_feed_open(struct sqlite_feed *f, struct sqlite_conn_place *place,
                       const struct store_conf *conf, const struct store_feed *to,
                       char error[256]); /* feeds the whole content */
 bool sqlite_feed_start(struct sqlite_feed *f);
@@ -42,7 +42,7 @@ struct sqlite_reader {
     bool running;
 };
 
-bool sqlite_reader_open(struct sqlite_reader *r, const struct sqlite_conn_place *place,
+bool sqlite_reader_open(struct sqlite_reader *r, struct sqlite_conn_place *place,
                         const struct store_conf *conf, char error[256]);
 bool sqlite_reader_start(struct sqlite_reader *r);
 void sqlite_reader_close(struct sqlite_reader *r);
@@ -83,7 +83,7 @@ struct sqlite_writer {
     bool running;
 };
 
-bool sqlite_writer_open(struct sqlite_writer *w, const struct sqlite_conn_place *place,
+bool sqlite_writer_open(struct sqlite_writer *w, struct sqlite_conn_place *place,
                         const struct store_conf *conf,
                         char error[256]); /* creates the file if need be */
 bool sqlite_writer_start(struct sqlite_writer *w);

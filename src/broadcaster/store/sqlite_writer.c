@@ -137,6 +137,7 @@ static void run_batch(struct sqlite_writer *w)
     int rc;
 
     list_init(&batch);
+    sqlite_conn_look_for_file(&w->conn);
     rc = sqlite_conn_ready(&w->conn) ? sqlite_writer_begin(w, 0) : SQLITE_CANTOPEN;
     if (rc == SQLITE_BUSY) /* nobody waits any more */
         return;
@@ -224,6 +225,7 @@ static void run_prune(struct sqlite_writer *w)
     if (now < w->prune_at_ms)
         return;
     w->prune_at_ms = now + PRUNE_EVERY_MS;
+    sqlite_conn_look_for_file(&w->conn);
     if (!sqlite_conn_ready(&w->conn))
         return;
     limit = prune_limit(w, &more);
@@ -286,7 +288,7 @@ static const struct sqlite_conn_kind conn_of_writer = {
     .schema = true,
 };
 
-bool sqlite_writer_open(struct sqlite_writer *w, const struct sqlite_conn_place *place,
+bool sqlite_writer_open(struct sqlite_writer *w, struct sqlite_conn_place *place,
                         const struct store_conf *conf, char error[256])
 {
     *w = (struct sqlite_writer){ .timeout_ms = conf->timeout_ms };

@@ -3,6 +3,7 @@
  * The parts are declared in sqlite_store.h.
  */
 #include <stdio.h>
+#include <string.h>
 
 #include "mem.h"
 #include "sqlite_store.h"
@@ -56,15 +57,31 @@ static bool open_parts(struct store *s, const struct store_conf *conf,
     return false;
 }
 
+/* SQLite gives some names a meaning; here all are names of files. The caller frees it. */
+static char *file_name(const char *path)
+{
+    bool is_special = path[0] == ':' || strncmp(path, "file:", 5) == 0;
+    size_t size = strlen(path) + 3;
+    char *name = mem_alloc(size);
+
+    snprintf(name, size, "%s%s", is_special ? "./" : "", path);
+    return name;
+}
+
 static bool sqlite_open(const struct store_conf *conf, const struct store_feed *feed,
                         struct store **out, char error[256])
 {
-    struct store *s = mem_calloc(1, sizeof *s);
+    struct store *s;
 
     *out = NULL;
-    s->place = (struct sqlite_conn_place){ .path = mem_strdup(conf->path),
-                                           .log = conf->log,
-                                           .timeout_ms = conf->timeout_ms };
+    if (conf->path[0] == '\0') { /* to SQLite, a temporary file */
+        snprintf(error, 256, "the path of the database is empty");
+        return false;
+    }
+    s = mem_calloc(1, sizeof *s);
+    s->place.path = file_name(conf->path);
+    s->place.log = conf->log;
+    s->place.timeout_ms = conf->timeout_ms;
     s->missed_lock_s = conf->missed_lock_time_s;
     if (!open_parts(s, conf, feed, error)) {
         store_free(s);
