@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <openssl/evp.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,8 +26,9 @@
 
 enum {
     CHUNK_BYTES = 262144,
-    INLINE_HASH_BYTES = 65536, /* hashed at once: about 0.1 ms */
-    FIRST_BYTES = 4096,        /* a buffer that has to grow starts here */
+    INLINE_HASH_BYTES = 65536,   /* hashed at once: about 0.1 ms */
+    SLOW_CLOSE_BYTES = 16777216, /* files from here on are closed by a thread */
+    FIRST_BYTES = 4096,          /* a buffer that has to grow starts here */
     SHA512_BYTES = 64
 };
 
@@ -230,6 +232,29 @@ void body_ref(struct body *b)
     atomic_fetch_add_explicit(&b->refs, 1, memory_order_relaxed);
 }
 
+static void *close_in_thread(void *arg)
+{
+    close((int)(intptr_t)arg);
+    return NULL;
+}
+
+/* The last close of an unlinked file frees its blocks: 55 ms a GiB, too long for a loop, and here
+ * is no loop that could ask the pool. */
+static void close_file(int fd, uint64_t size)
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+    bool closes = false;
+
+    if (size >= SLOW_CLOSE_BYTES && pthread_attr_init(&attr) == 0) {
+        closes = pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED) == 0 &&
+                 pthread_create(&thread, &attr, close_in_thread, (void *)(intptr_t)fd) == 0;
+        pthread_attr_destroy(&attr);
+    }
+    if (!closes)
+        close(fd);
+}
+
 static void body_drop_memory(struct body *b)
 {
     mem_free(b->ptr);
@@ -244,7 +269,7 @@ void body_unref(struct body *b)
         return;
     body_drop_memory(b);
     if (b->fd >= 0)
-        close(b->fd);
+        close_file(b->fd, b->size);
     atomic_fetch_sub(&b->bodies->alive, 1);
     mem_free(b);
 }

@@ -17,7 +17,7 @@
 
 struct bodies;
 struct bodies_conf {
-    const char *spool_dir; /* made if absent */
+    const char *spool_dir; /* made if absent (its parent must exist); copied */
     uint64_t spool_size;   /* longer bodies go to a file */
     uint64_t max_memory;   /* all bodies in memory together; beyond it smaller ones are spooled */
 };
@@ -29,7 +29,7 @@ uint64_t bodies_memory(const struct bodies *bodies); /* bytes held in memory now
 
 enum body_error {
     BODY_OK,
-    BODY_NO_ROOM, /* the disk is full: 507 */
+    BODY_NO_ROOM, /* the disk is full, or a quota or a limit is reached: 507 */
     BODY_IO       /* the file could not be written or read */
 };
 
@@ -52,7 +52,9 @@ struct body_writer;
 struct body_writer *body_writer_create(struct bodies *bodies, uv_loop_t *loop, uint64_t expected);
 
 /* Adds bytes (copied). Returns true when the writer can take more now; false: stop until `on_ready`
- * runs (later, on the loop). A failure shows at body_writer_finish. */
+ * runs (once, later, on the loop; it may add, finish or abort). What is added all the same is kept
+ * in memory, so pieces should be small. A failure shows at body_writer_finish; what comes after it
+ * is dropped. The writer holds two chunks of 256 KiB at most, and a piece. */
 bool body_writer_add(struct body_writer *w, struct lonely_span bytes, void (*on_ready)(void *arg),
                      void *arg);
 

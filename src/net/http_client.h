@@ -20,15 +20,19 @@ struct http_call;
 struct http_client_conf {
     uint64_t timeout_total_ms;        /* whole call; 0: none */
     uint64_t timeout_connect_ms;      /* all attempts to connect, DNS included; 0: none */
-    uint64_t timeout_sock_connect_ms; /* one attempt; 0: none */
-    uint64_t timeout_sock_read_ms;    /* no byte received or sent; 0: none */
+    uint64_t timeout_sock_connect_ms; /* one attempt: one address, TLS included; 0: none */
+    uint64_t timeout_sock_read_ms;    /* once connected, no byte received or sent; 0: none. Does not
+                                         run while the source of the body waits */
     size_t max_reply_bytes;           /* a longer reply body is HTTP_CALL_REPLY_SIZE */
     uint32_t max_connections;         /* kept open; must exceed the calls made at once */
     const char *ca_file;              /* trust this instead of the system's; NULL: the system's */
-    const char *proxy;                /* NULL: none; the environment is ignored always */
+    const char *proxy;                /* NULL: none; the environment is ignored always. A proxy is
+                                         the operator's: its address is not judged, nor are names
+                                         that it looks up, but literal addresses in URLs are */
     const char *user_agent;
-    /* May this address be connected to? Judged after DNS, at each connect, IPv4-mapped addresses
-     * already unmapped. NULL: all may. */
+    /* May this address be connected to? Judged after DNS, before each connect and again before each
+     * call on a kept connection; IPv4-mapped addresses are unmapped. Must not call the client.
+     * NULL: all may. */
     bool (*allow_address)(void *arg, const struct sockaddr *address);
     void *allow_arg;
 };
@@ -36,7 +40,10 @@ struct http_client_conf {
 /*
  * Where the second part of a body comes from. `read` copies up to `len` bytes (at least 1) at
  * offset `at` into `to` and returns how many, or HTTP_SOURCE_WAIT when they are not at hand: then
- * http_call_resume must be called when they are, or HTTP_SOURCE_FAIL.
+ * http_call_resume must be called when they are, or HTTP_SOURCE_FAIL. Until then it is not asked
+ * again. Small bodies are read before http_client_post returns. `at` can go back to any earlier
+ * offset: libcurl sends again what went to a kept connection that had been closed before. `read`
+ * must not call the client.
  */
 #define HTTP_SOURCE_WAIT (-1)
 #define HTTP_SOURCE_FAIL (-2)
@@ -47,8 +54,11 @@ struct http_source {
 };
 
 struct http_call_request {
-    const char *url; /* NUL-terminated; only http and https; its fragment is not sent */
-    /* Header lines without line ends ("Name: value"), `header_count` of them. */
+    /* NUL-terminated; only http and https. Its fragment is not sent; spaces and bytes above 0x7f of
+     * path and query are percent-encoded; otherwise it is sent as it is, dot segments too. */
+    const char *url;
+    /* Header lines without line ends ("Name: value"; the value may be empty), `header_count` of
+     * them. A line with control characters or without a colon: HTTP_CALL_BROKEN. */
     const char *const *headers;
     size_t header_count;
     struct lonely_span prefix;        /* beginning of the body; must live until done */
@@ -73,10 +83,12 @@ struct http_reply {
     const char *detail;      /* otherwise: one line for the log, never NULL; dies with done */
 };
 
-/* Runs exactly once for each call, never before http_client_post has returned. */
+/* Runs exactly once for each call, never before http_client_post has returned. May post, cancel
+ * other calls and close the client; with HTTP_CALL_CANCELLED it must not post. */
 typedef void http_call_done_fn(void *arg, const struct http_reply *reply);
 
-/* NULL when libcurl cannot be initialised or ca_file cannot be read (`error` says why). */
+/* NULL when libcurl cannot be initialised or ca_file holds no readable certificate (`error` says
+ * why). `conf` is copied with its strings. The program ignores SIGPIPE. */
 struct http_client *http_client_create(uv_loop_t *loop, const struct http_client_conf *conf,
                                        char error[256]);
 
@@ -92,7 +104,8 @@ void http_call_resume(struct http_call *call);
 /* Ends a call; `done` runs with HTTP_CALL_CANCELLED before this returns. */
 void http_call_cancel(struct http_call *call);
 
-/* Drops kept connections; running calls go on. For use after the rules of allow_address changed. */
+/* Drops kept connections: they are not used again, and closed when libcurl next looks at them.
+ * Running calls go on, and keep theirs. */
 void http_client_forget_connections(struct http_client *client);
 
 /* Cancels all calls (their done runs before this returns), then frees the client once the loop has

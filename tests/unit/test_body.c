@@ -114,6 +114,8 @@ static int teardown(void **state)
         assert_int_equal(count_entries(f->spool), 0);
     rmdir(f->spool);
     assert_int_equal(rmdir(f->dir), 0);
+    for (int i = 0; i < 10000 && count_entries("/proc/self/fd") != f->descriptors; i++)
+        usleep(1000);
     assert_int_equal(count_entries("/proc/self/fd"), f->descriptors);
     free(f->bytes);
     free(f);
@@ -223,6 +225,26 @@ static void test_sizes(void **state)
                 assert_int_equal(bodies_memory(f->bodies), 0);
             }
         }
+}
+
+/* Its file is closed by a thread: the teardown waits for it. */
+static void test_huge(void **state)
+{
+    struct fixture *f = *state;
+    struct body_writer *w = body_writer_create(f->bodies, &f->loop, UINT64_MAX);
+    uint64_t rounds = 16777216 / LARGEST + 1;
+    uint8_t *copy = malloc(LARGEST);
+    struct outcome o;
+
+    for (uint64_t i = 0; i < rounds; i++)
+        feed(&f->loop, w, f->bytes, LARGEST, 65536);
+    o = finish(&f->loop, w);
+    assert_int_equal(o.err, BODY_OK);
+    assert_int_equal(body_size(o.body), rounds * LARGEST);
+    assert_int_equal(body_pread(o.body, (rounds - 1) * LARGEST, copy, LARGEST), LARGEST);
+    assert_memory_equal(copy, f->bytes, LARGEST);
+    free(copy);
+    body_unref(o.body);
 }
 
 static void test_single_bytes(void **state)
@@ -529,6 +551,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_sizes),
+        TEST(test_huge),
         TEST(test_single_bytes),
         TEST(test_memory_follows_bytes),
         TEST(test_budget),
