@@ -20,8 +20,8 @@ int main(int argc, char **argv)
     uint8_t hash[LONELY_SHA512_SIZE];
     struct lonely_stateless notify = { 0 }, answer;
     char reply[4096];
-    const char *body;
-    size_t message_len, head_len, body_len;
+    const char *body = NULL;
+    size_t message_len, head_len, body_len = 0;
     uint8_t *request;
     int status;
 

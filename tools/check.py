@@ -23,7 +23,7 @@ SANITIZER_ENV = {
     "TSAN_OPTIONS": "halt_on_error=1",
 }
 BUILDS = {
-    "gcc": ("gcc", ["-Dbuildtype=release"], {}),
+    "gcc": ("gcc", ["-Dbuildtype=debugoptimized"], {}),
     "asan": (
         "clang",
         ["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dfuzzers=true"],

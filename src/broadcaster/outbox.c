@@ -196,16 +196,16 @@ static void post_end(struct outbox_post *post, enum http_call_status status, con
     post->ops->done(post, &(struct http_reply){ .status = status, .detail = detail });
 }
 
-/* Takes the next post of the first ready origin out of its queue. */
+/* Takes the next post of the first ready origin out of its queue. Something is ready. */
 static struct outbox_post *take_next(struct outbox *o)
 {
-    struct outbox_origin *origin =
-        list_entry(list_pop_front(&o->ready), struct outbox_origin, ready_node);
-    struct outbox_target *target =
-        list_entry(list_pop_front(&origin->ready), struct outbox_target, ready_node);
-    struct outbox_post *post =
-        list_entry(list_pop_front(&target->waiting), struct outbox_post, node);
+    struct outbox_origin *origin = list_entry(o->ready.next, struct outbox_origin, ready_node);
+    struct outbox_target *target = list_entry(origin->ready.next, struct outbox_target, ready_node);
+    struct outbox_post *post = list_entry(target->waiting.next, struct outbox_post, node);
 
+    list_remove(&origin->ready_node);
+    list_remove(&target->ready_node);
+    list_remove(&post->node);
     o->queued_count--;
     return post;
 }
@@ -268,9 +268,9 @@ static void cancel_waiting(struct outbox *o)
 {
     for (struct map_node *n = map_first(&o->targets); n != NULL; n = map_first(&o->targets)) {
         struct outbox_target *target = map_entry(n, struct outbox_target, node);
-        struct list *first = list_pop_front(&target->waiting);
-        struct outbox_post *post = list_entry(first, struct outbox_post, node);
+        struct outbox_post *post = list_entry(target->waiting.next, struct outbox_post, node);
 
+        list_remove(&post->node); /* an idle target does not exist, so there is one */
         o->queued_count--;
         update_ready(o, target);
         target_release_if_idle(o, target);
@@ -285,7 +285,7 @@ void outbox_close(struct outbox *o)
     o->closed = true;
     o->pumping = true; /* nothing starts any more */
     while (!list_is_empty(&o->running)) {
-        struct outbox_post *post = list_entry(list_first(&o->running), struct outbox_post, node);
+        struct outbox_post *post = list_entry(o->running.next, struct outbox_post, node);
 
         http_call_cancel(post->call);
     }

@@ -289,7 +289,7 @@ static void test_resume(void **state)
     add(o, &waiting, A1);
     outbox_resume(&running_post.post);
     outbox_resume(&waiting.post); /* not running: nothing to resume */
-    assert_int_equal(list_entry(list_first(&calls), struct http_call, node)->resumed, 1);
+    assert_int_equal(list_entry(calls.next, struct http_call, node)->resumed, 1);
     close_outbox(o);
 }
 
