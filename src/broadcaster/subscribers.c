@@ -6,6 +6,7 @@
  */
 #include "subscribers.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "mem.h"
@@ -114,9 +115,21 @@ static struct group *group_append(struct group *g, struct subscriber_places *pla
     return g;
 }
 
-static void places_forget(struct subscriber_places *places, const struct group *g, uint32_t at)
+static void place_move(struct subscriber_places *places, const struct group *g, uint32_t from,
+                       uint32_t to)
 {
-    index_table_remove(&places->table, place_find(places, g, g->items[at]->url));
+    struct index_slot *slot = place_find(places, g, g->items[from]->url);
+
+    assert(slot != NULL);
+    slot->item = place_item(to);
+}
+
+static void place_forget(struct subscriber_places *places, const struct group *g, uint32_t at)
+{
+    struct index_slot *slot = place_find(places, g, g->items[at]->url);
+
+    assert(slot != NULL);
+    index_table_remove(&places->table, slot);
 }
 
 /* The last one moves into the hole. */
@@ -125,16 +138,15 @@ static void group_cut(struct group *g, struct subscriber_places *places, uint32_
     uint32_t last = g->count - 1;
 
     if (g->id != 0) {
-        places_forget(places, g, at);
-        if (at != last) {
-            place_find(places, g, g->items[last]->url)->item = place_item(at);
-        }
+        place_forget(places, g, at);
+        if (at != last)
+            place_move(places, g, last, at);
     }
     g->items[at] = g->items[last];
     g->count = last;
     if (g->id != 0 && g->count <= GROUP_LOOK_MAX / 2) {
         for (uint32_t i = 0; i < g->count; i++)
-            places_forget(places, g, i);
+            place_forget(places, g, i);
         g->id = 0;
     }
 }
