@@ -2,7 +2,7 @@
  * Output of an HTTP connection: 100 Continue, the application's answers, our own errors; and what
  * becomes of the connection behind an answer. Input is http_conn.c's.
  */
-#include <string.h>
+#include <assert.h>
 
 #include "http_conn.h"
 #include "http_response.h"
@@ -106,6 +106,7 @@ void http_answer_respond(struct http_exchange *x, const struct http_response *re
         http_conn_release(c);
         return;
     }
+    assert(c->state >= CONN_ASKED && c->state <= CONN_ENDED); /* answered once */
     c->keep = may_keep(c);
     send_response(c, response, c->parser.no_reply_body);
 }

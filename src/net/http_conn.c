@@ -42,13 +42,13 @@ static void set_deadline(struct http_conn *c, enum conn_deadline kind, uint64_t 
 static void begin_body_time(struct http_conn *c)
 {
     const struct http_server_conf *conf = &c->server->conf;
-    uint64_t left = conf->body_timeout_ms - c->body_ms;
+    uint64_t total = conf->body_timeout_ms;
 
     c->body_since_ms = uv_now(c->server->loop);
     set_deadline(c, DEADLINE_BODY_IDLE, conf->body_idle_timeout_ms);
-    if (conf->body_timeout_ms > 0)
+    if (total > 0)
         deadline_set(&c->server->deadlines, DEADLINE_BODY_TOTAL, &c->due_total,
-                     conf->body_timeout_ms > c->body_ms ? left : 1);
+                     total > c->body_ms ? total - c->body_ms : 1);
 }
 
 static void end_body_time(struct http_conn *c)
@@ -353,7 +353,7 @@ void http_conn_wake(struct http_conn *c)
 {
     if (c->advancing || c->state == CONN_CLOSED || list_is_linked(&c->ready_node))
         return;
-    if (c->kept.len == 0 && c->reading && c->state != CONN_BODY)
+    if (c->kept.len == 0 && c->reading)
         return; /* what comes next comes from the stream */
     list_push_back(&c->server->ready, &c->ready_node);
     http_server_schedule(c->server);

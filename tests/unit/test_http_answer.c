@@ -162,7 +162,7 @@ struct fixture {
     struct fake fake;
     struct http_exchange *x;
     unsigned requests, aborts;
-    bool closed;
+    bool closed, drained;
 };
 
 static void on_piece(void *arg, struct lonely_span piece)
@@ -205,9 +205,9 @@ static void on_closed(void *arg)
     ((struct fixture *)arg)->closed = true;
 }
 
-static void start(struct fixture *f)
+static void start_with(struct fixture *f, uint64_t header_timeout_ms)
 {
-    const struct http_server_conf conf = { .header_timeout_ms = 60000,
+    const struct http_server_conf conf = { .header_timeout_ms = header_timeout_ms,
                                            .discard_bytes = 1000,
                                            .max_header_bytes = 1024,
                                            .max_connections = 10 };
@@ -218,6 +218,11 @@ static void start(struct fixture *f)
     f->conn = http_conn_create(f->server);
     f->fake.stream = (struct stream){ &fake_ops, &http_conn_events, f->conn };
     http_conn_begin(f->conn, &f->fake.stream);
+}
+
+static void start(struct fixture *f)
+{
+    start_with(f, 60000);
 }
 
 static void come(struct fixture *f, const char *bytes)
@@ -231,7 +236,8 @@ static void stop(struct fixture *f)
 {
     http_server_close(f->server, on_closed, f);
     assert_true(f->fake.closed);
-    f->fake.stream.events->on_closed(f->fake.stream.arg);
+    if (f->fake.stream.arg != NULL)
+        f->fake.stream.events->on_closed(f->fake.stream.arg);
     while (!f->closed)
         uv_run(&f->loop, UV_RUN_ONCE);
     assert_int_equal(uv_loop_close(&f->loop), 0);
@@ -374,6 +380,140 @@ static void closes_a_lost_connection(void **state)
     stop(&f);
 }
 
+static void stops_reading_while_an_answer_is_awaited(void **state)
+{
+    struct fixture f;
+
+    (void)state;
+    start(&f);
+    f.fake.takes = 1000;
+    come(&f, GET);
+    assert_true(f.fake.read); /* nothing has come that would have to be kept */
+    come(&f, GET);
+    assert_false(f.fake.read);
+    answer(&f);
+    uv_run(&f.loop, UV_RUN_NOWAIT);
+    assert_int_equal(f.requests, 2);
+    answer(&f);
+    uv_run(&f.loop, UV_RUN_NOWAIT);
+    assert_true(f.fake.read);
+    come(&f, GET GET); /* all at once */
+    assert_false(f.fake.read);
+    answer(&f);
+    uv_run(&f.loop, UV_RUN_NOWAIT);
+    answer(&f);
+    uv_run(&f.loop, UV_RUN_NOWAIT);
+    assert_true(f.fake.read);
+    assert_int_equal(f.conn->kept.cap, 0); /* an idle connection holds no buffer */
+
+    come(&f, POST);
+    http_exchange_pause(f.x);
+    assert_false(f.fake.read);
+    http_exchange_resume(f.x);
+    uv_run(&f.loop, UV_RUN_NOWAIT);
+    assert_true(f.fake.read);
+    stop(&f);
+}
+
+static void on_drained(void *arg)
+{
+    ((struct fixture *)arg)->drained = true;
+}
+
+static void closes_behind_an_answer_begun_before_the_drain(void **state)
+{
+    struct fixture f;
+
+    (void)state;
+    start(&f);
+    come(&f, GET);
+    answer(&f);
+    http_server_drain(f.server, on_drained, &f);
+    assert_false(f.fake.closed);
+    fake_flush(&f.fake);
+    assert_out(&f, ANSWER);
+    assert_true(f.fake.closed);
+    stop(&f);
+}
+
+static void does_not_linger_for_a_peer_that_has_ended(void **state)
+{
+    struct fixture f;
+
+    (void)state;
+    start(&f);
+    come(&f, POST "a");
+    answer(&f);
+    f.fake.stream.events->on_end(f.fake.stream.arg);
+    assert_false(f.fake.closed);
+    fake_flush(&f.fake);
+    assert_true(f.fake.closed);
+    stop(&f);
+}
+
+static void gives_one_time_to_all_behind_an_answer(void **state)
+{
+    struct fixture f;
+    uint64_t at_ms, now;
+
+    (void)state;
+    start(&f);
+    come(&f, "GET /\r\n\r\n");
+    assert_true(f.conn->due.set);
+    at_ms = f.conn->due.at_ms;
+    for (now = uv_now(&f.loop); uv_now(&f.loop) == now;)
+        uv_update_time(&f.loop);
+    fake_flush(&f.fake);
+    assert_int_equal(f.conn->state, CONN_LINGER);
+    assert_true(f.conn->due.set);
+    assert_int_equal(f.conn->due.at_ms, at_ms);
+    stop(&f);
+}
+
+/* What comes behind a refusal is no request, even while the refusal is still leaving. */
+static void is_deaf_behind_a_refusal(void **state)
+{
+    struct fixture f;
+
+    (void)state;
+    start_with(&f, 1);
+    come(&f, "GET / HTTP/1.1\r\n");
+    while (!f.fake.sending)
+        uv_run(&f.loop, UV_RUN_ONCE); /* 408 */
+    come(&f, "Host: a\r\n\r\n");
+    assert_int_equal(f.requests, 0);
+    stop(&f);
+
+    start(&f); /* nonsense in a body that is being thrown away */
+    come(&f, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    answer(&f);
+    come(&f, "nonsense");
+    come(&f, "0\r\n\r\n" GET);
+    assert_int_equal(f.requests, 1);
+    fake_flush(&f.fake);
+    assert_true(f.fake.shut);
+    stop(&f);
+}
+
+static void forgets_a_closed_connection_that_was_to_be_looked_at(void **state)
+{
+    struct fixture f;
+
+    (void)state;
+    start(&f);
+    f.fake.takes = 1000;
+    come(&f, GET GET);
+    answer(&f); /* the second request is now for the next turn */
+    f.fake.stream.events->on_lost(f.fake.stream.arg);
+    assert_true(f.fake.closed);
+    f.fake.stream.events->on_closed(f.fake.stream.arg);
+    f.fake.stream.arg = NULL;
+    uv_run(&f.loop, UV_RUN_NOWAIT);
+    assert_int_equal(f.requests, 1);
+    assert_int_equal(http_server_connections(f.server), 0);
+    stop(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -383,6 +523,12 @@ int main(void)
         cmocka_unit_test(shuts_only_behind_a_whole_answer),
         cmocka_unit_test(closes_only_behind_a_whole_answer),
         cmocka_unit_test(closes_a_lost_connection),
+        cmocka_unit_test(stops_reading_while_an_answer_is_awaited),
+        cmocka_unit_test(closes_behind_an_answer_begun_before_the_drain),
+        cmocka_unit_test(does_not_linger_for_a_peer_that_has_ended),
+        cmocka_unit_test(gives_one_time_to_all_behind_an_answer),
+        cmocka_unit_test(is_deaf_behind_a_refusal),
+        cmocka_unit_test(forgets_a_closed_connection_that_was_to_be_looked_at),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1057,6 +1057,20 @@ static void closes_a_peer_that_does_not_read(void **state)
     stop(&f);
 }
 
+/* It plays the descriptor limit by itself, and closes what the kernel has accepted. */
+static bool is_under_valgrind(void)
+{
+    const char *preload = getenv("LD_PRELOAD");
+
+    return preload != NULL && strstr(preload, "vgpreload") != NULL;
+}
+
+static bool count_turn(void *arg)
+{
+    ++*(unsigned *)arg;
+    return false;
+}
+
 /* Descriptors run out: a pause and few lines, no spinning, and it goes on afterwards. */
 static void survives_a_lack_of_descriptors(void **state)
 {
@@ -1066,11 +1080,13 @@ static void survives_a_lack_of_descriptors(void **state)
     struct log log;
     struct rlimit old, none;
     char lines[4096] = "";
-    int memory = (int)memfd_create("log", MFD_CLOEXEC);
     unsigned turns = 0;
-    uint64_t since;
+    int memory;
 
     (void)state;
+    if (is_under_valgrind())
+        skip();
+    memory = memfd_create("log", MFD_CLOEXEC);
     table_require(memory >= 0, "memory file");
     table_require(getrlimit(RLIMIT_NOFILE, &old) == 0, "descriptor limit");
     log_init(&log, memory, LOG_LEVEL_INFO, LOG_FORMAT_TEXT, &clock_system);
@@ -1081,9 +1097,7 @@ static void survives_a_lack_of_descriptors(void **state)
     none.rlim_cur = 3; /* below what is open: no new one */
     table_require(setrlimit(RLIMIT_NOFILE, &none) == 0, "lower descriptor limit");
     peer_send(&p, "GET /now HTTP/1.1\r\n" H "\r\n");
-    uv_update_time(&f.loop);
-    for (since = uv_now(&f.loop); uv_now(&f.loop) - since < 250; turns++)
-        uv_run(&f.loop, UV_RUN_ONCE);
+    peer_within(&f.loop, 250, count_turn, &turns);
     assert_in_range(turns, 2, 20);
     assert_int_equal(http_server_connections(f.server), 0);
     table_require(setrlimit(RLIMIT_NOFILE, &old) == 0, "old descriptor limit");
