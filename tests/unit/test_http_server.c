@@ -857,7 +857,7 @@ static const struct slow_case {
     unsigned aborts;
 } slow_cases[] = {
     { "new and silent", 60000, 60000, 0, 20, "", NULL, "", 0 },
-    { "silent behind an answer", 60000, 60000, 0, 20, "GET /now HTTP/1.1\r\n" H "\r\n", NULL,
+    { "silent behind an answer", 60000, 60000, 0, 150, "GET /now HTTP/1.1\r\n" H "\r\n", NULL,
       OK(3, "now"), 0 },
     { "part of a head", 20, 60000, 0, 60000, "GET / HT", NULL, SLOW, 0 },
     { "dripping head", 50, 60000, 0, 60000, "G", "ET / HTTP/1.1\r\nX: xxx", SLOW, 0 },
@@ -911,9 +911,9 @@ static void closes_slow_peers(void **state)
 static void does_not_hurry_while_it_works_itself(void **state)
 {
     const struct http_server_conf hurried = {
-        .header_timeout_ms = 20,
-        .body_idle_timeout_ms = 20,
-        .body_timeout_ms = 40,
+        .header_timeout_ms = 100,
+        .body_idle_timeout_ms = 100,
+        .body_timeout_ms = 150,
         .keepalive_timeout_ms = 60000,
         .discard_bytes = 1000,
         .max_header_bytes = 1024,
@@ -928,12 +928,12 @@ static void does_not_hurry_while_it_works_itself(void **state)
     peer_open(&f.loop, &p, f.port);
     peer_send(&p, "GET /hold HTTP/1.1\r\n" H "\r\n"); /* answer awaited */
     peer_until(&f.loop, has_held, &f);
-    peer_let_pass(&f.loop, 100);
+    peer_let_pass(&f.loop, 250);
     answer_held(&f, "x");
     peer_expect(&f.loop, &p, OK(1, "x"));
     peer_send(&p, "POST /pause HTTP/1.1\r\n" H "Content-Length: 2\r\n\r\na");
     peer_until(&f.loop, has_held, &f);
-    peer_let_pass(&f.loop, 100); /* paused */
+    peer_let_pass(&f.loop, 250); /* paused */
     peer_send(&p, "b");
     for (r = f.held; r != NULL; r = f.held) {
         f.held = NULL;
