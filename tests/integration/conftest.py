@@ -170,3 +170,34 @@ def start_broadcaster(tmp_path):
 @pytest.fixture
 def broadcaster(start_broadcaster):
     return start_broadcaster()
+
+
+@pytest.fixture
+def start_subscriber():
+    """start(default behaviour): a scripted subscriber (subscriber.py), stopped after the test."""
+    from subscriber import Subscriber
+
+    started = []
+
+    def start(*args):
+        started.append(Subscriber(*args))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture
+def subscriber(start_subscriber):
+    return start_subscriber()
+
+
+@pytest.fixture
+def dead_url():
+    """A URL where connections are refused."""
+    from subscriber import DeadPort
+
+    port = DeadPort()
+    yield port.url
+    port.close()

@@ -22,13 +22,13 @@ async def _bind_nothing(router: APIRouter) -> None:
 
 @contextlib.asynccontextmanager
 async def reference_client(broadcaster, secrets=None, receives=True, resubscribe_interval=300,
-                           host_suffix=""):
+                           host_suffix="", tracing_file=":memory:"):
     """A running HttpPubSubClient of lonelypsc, over HTTP, with simple tracing."""
     port = free_port()
     to_subscriber, to_broadcaster = get_auth_config_from_file(
         str(secrets or broadcaster.folder / "subscriber-secrets.json"))
     tracing_config = SimpleTracingConfig()
-    async with SimpleTracingDBSidecar(tracing_config, ":memory:") as tracing_db:
+    async with SimpleTracingDBSidecar(tracing_config, str(tracing_file)) as tracing_db:
         config = make_http_pub_sub_config(
             bind=({"type": "uvicorn", "host": "127.0.0.1", "port": port} if receives
                   else {"type": "manual", "callback": _bind_nothing}),

@@ -1,6 +1,7 @@
 """The unmodified client of lonelypsc against our broadcaster, over HTTP."""
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import sqlite3
@@ -132,3 +133,18 @@ def test_reconciliation(broadcaster):
                 assert await next_message(messages) == (b"repaired", b"x")
 
     run(scenario())
+
+
+def test_tracing_is_read(broadcaster, tmp_path):
+    """The reference's own parser takes the tracing of RESPONSE_NOTIFY apart and stores its entries."""
+    file = tmp_path / "tracing.db"
+
+    async def scenario():
+        async with reference_client(broadcaster, receives=False, tracing_file=file) as publisher:
+            assert await notify(publisher, b"nobody", b"hello") == 0
+
+    run(scenario())
+    with contextlib.closing(sqlite3.connect(file)) as db:
+        remote = db.execute("SELECT name, extra FROM stateless_notify_timings"
+                            " WHERE name GLOB 'remote_*' ORDER BY ord").fetchall()
+    assert remote == [("remote_auth_accepted", "{}"), ("remote_no_more_subscribers", "{}")]
