@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -16,11 +17,13 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 PYTEST = [str(BUILD / "venv/bin/python"), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
 
-# name of the build: compiler, meson options, environment of its programs, suites left out
+FUZZ_SECONDS = 3  # a target
+
+# name of the build: compiler, meson options, environment of its programs
 SANITIZER_ENV = {
     "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1:allocator_may_return_null=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
-    "TSAN_OPTIONS": "halt_on_error=1",
+    "TSAN_OPTIONS": "halt_on_error=1:allocator_may_return_null=1",
 }
 BUILDS = {
     "gcc": ("gcc", ["-Dbuildtype=debugoptimized"], {}),
@@ -129,6 +132,21 @@ def check_build(tally, name):
     return True
 
 
+def check_fuzz(tally, name):
+    """A short run of each libFuzzer target; its finds are thrown away unless they crash."""
+    programs = sorted((BUILD / name / "tests/fuzz").glob("fuzz_*"))
+    programs = [p for p in programs if p.is_file() and os.access(p, os.X_OK)]
+    troubles = [] if programs else ["no targets"]
+    for program in programs:
+        with tempfile.TemporaryDirectory() as finds:
+            corpus = ROOT / "tests/fuzz/corpus" / program.name.removeprefix("fuzz_")
+            command = [str(program), f"-max_total_time={FUZZ_SECONDS}", "-timeout=20",
+                       f"-artifact_prefix={BUILD}/{program.name}-", finds, str(corpus)]
+            if run(command, BUILD / f"{program.name}.log", BUILDS[name][2]) != 0:
+                troubles.append(f"{program.name}: see build/{program.name}.log")
+    tally.add(f"{name} fuzz runs", len(programs) - len(troubles), len(troubles), 0, troubles)
+
+
 def check_integration(tally, name):
     junit = BUILD / name / "integration.xml"
     junit.unlink(missing_ok=True)
@@ -144,7 +162,11 @@ def main():
     check_sources(tally)
     for name in BUILDS:
         print(f"== {name}", flush=True)
-        if check_build(tally, name) and name != "tsan":
+        if not check_build(tally, name):
+            continue
+        if name == "asan":
+            check_fuzz(tally, name)
+        if name != "tsan":
             check_integration(tally, name)
     print(f"== {time.monotonic() - started:.0f} s")
     for trouble in tally.troubles:

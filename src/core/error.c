@@ -4,8 +4,8 @@
 const char *lonely_error_str(enum lonely_error err)
 {
     switch (err) {
-#define X(name, text)                                                                              \
-    case name:                                                                                     \
+#define X(name, text) \
+    case name:        \
         return text;
         LONELY_ERROR_MAP(X)
 #undef X
@@ -16,8 +16,8 @@ const char *lonely_error_str(enum lonely_error err)
 const char *lonely_error_name(enum lonely_error err)
 {
     switch (err) {
-#define X(name, text)                                                                              \
-    case name:                                                                                     \
+#define X(name, text) \
+    case name:        \
         return #name;
         LONELY_ERROR_MAP(X)
 #undef X
