@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
@@ -124,6 +125,23 @@ class Broadcaster(Program):
     @property
     def port(self):
         return int(self.address.rsplit(":", 1)[1])
+
+    @property
+    def database(self):
+        return self.folder / "subscriptions.db"
+
+    def query(self, sql, *args):
+        """Runs a statement on the database, as an operator would, beside the running process."""
+        with contextlib.closing(sqlite3.connect(self.database, PATIENCE)) as db, db:
+            return db.execute(sql, args).fetchall()
+
+    def descriptors(self):
+        """What the open ones lead to."""
+        links = []
+        for fd in Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                links.append(os.readlink(fd))
+        return links
 
 
 def setup_folder(folder, *args):

@@ -1,9 +1,10 @@
 """The examples that talk to a broadcaster, which are also what `./dev run` shows."""
 
+import os
 import signal
 import subprocess
 
-from conftest import BUILD, PATIENCE, Program, wait_until
+from conftest import BUILD, LONELYPSS, PATIENCE, ROOT, Program, wait_until
 
 EXAMPLES = BUILD / "examples"
 
@@ -37,3 +38,31 @@ def test_wrong_use(broadcaster):
     assert result.returncode == 1
     assert result.stderr == (
         f"post_notify: no good answer from http://{broadcaster.address} (status -1)\n")
+
+
+def test_demo(tmp_path):
+    """tools/demo shows the message, goes on, and leaves nothing behind at Ctrl-C."""
+    programs, scratch = tmp_path / "bin", tmp_path / "scratch"
+    programs.mkdir()
+    scratch.mkdir()
+    for program in (LONELYPSS, EXAMPLES / "post_notify", EXAMPLES / "webhook_subscriber"):
+        (programs / program.name).symlink_to(program)
+    demo = Program([ROOT / "tools/demo", "--listen", "127.0.0.1:0"], start_new_session=True,
+                   env={**os.environ, "LONELY_BIN": str(programs), "TMPDIR": str(scratch)})
+    wait_until(lambda: any("lonelypss --help" in line for line in demo.out), "the last line")
+    text = "\n".join(demo.out)
+    assert "The subscriber received: demo/hello\tHello from lonely\n" in text
+    assert "The broadcaster answered: notified 1\n" in text
+    os.killpg(demo.pid, signal.SIGINT)
+    assert demo.wait() == 0
+    assert list(scratch.iterdir()) == []
+
+
+def test_demo_says_why_not(tmp_path, broadcaster):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "lonelypss").symlink_to(LONELYPSS)
+    demo = Program([ROOT / "tools/demo", "--listen", broadcaster.address],
+                   env={**os.environ, "LONELY_BIN": str(programs), "TMPDIR": str(tmp_path)})
+    assert demo.wait() == 1
+    assert any(broadcaster.address in line for line in demo.err), demo.err

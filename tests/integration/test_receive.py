@@ -2,12 +2,10 @@
 (doc/protocol/http.md, 3, 7 and 8)
 """
 
-import contextlib
 import hashlib
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -334,12 +332,8 @@ def test_spooled_and_refused(start_broadcaster, subscriber):
 
 def spool_files(broadcaster):
     """Those open: they have no name."""
-    folder = Path(f"/proc/{broadcaster.pid}/fd")
-    links = []
-    for fd in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            links.append(os.readlink(fd))
-    return [link for link in links if link.startswith(str(broadcaster.folder / "spool"))]
+    return [link for link in broadcaster.descriptors()
+            if link.startswith(str(broadcaster.folder / "spool"))]
 
 
 def test_memory_of_bodies_is_bounded(start_broadcaster, subscriber):

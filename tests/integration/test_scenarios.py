@@ -5,9 +5,7 @@ The subscribers' URLs lead nowhere, so the scripted subscriber is the broadcaste
 arrives there with the whole URL as its target.
 """
 
-import contextlib
 import json
-import sqlite3
 
 import pytest
 
@@ -36,12 +34,12 @@ SCENARIOS = load()
 
 def stored(broadcaster):
     """The rows of both tables, as the vectors show them, by identity."""
-    path = broadcaster.folder / "subscriptions.db"
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        exacts = db.execute("SELECT url, exact, missed_url, missed_next_retry_at, missed_attempts, exact"
-                            " FROM httppubsub_subscription_exacts").fetchall()
-        globs = db.execute("SELECT url, glob, missed_url, missed_next_retry_at, missed_attempts,"
-                           " missed_topic FROM httppubsub_subscription_globs").fetchall()
+    exacts = broadcaster.query(
+        "SELECT url, exact, missed_url, missed_next_retry_at, missed_attempts, exact"
+        " FROM httppubsub_subscription_exacts")
+    globs = broadcaster.query(
+        "SELECT url, glob, missed_url, missed_next_retry_at, missed_attempts, missed_topic"
+        " FROM httppubsub_subscription_globs")
     return {
         (kind, url, bodies.as_bytes(key)): (
             recovery, {"attempts": attempts, "topic_hex": topic.hex()} if due is not None else None)
