@@ -75,6 +75,22 @@ static void expire_silent(struct http_client *client, uint64_t now_ms)
     }
 }
 
+/*
+ * libcurl 7.88 prepares the next address when one fails, but neither opens its socket nor sets a
+ * timer, and would wait for good. A change of pause is what makes it look at a call at once.
+ */
+static void retry_next_address(struct http_client *client)
+{
+    struct list *node;
+
+    while ((node = list_pop_front(&client->retries)) != NULL) {
+        struct http_call *call = list_entry(node, struct http_call, of_retries);
+
+        curl_easy_pause(call->easy, CURLPAUSE_SEND);
+        curl_easy_pause(call->easy, CURLPAUSE_CONT);
+    }
+}
+
 static void on_own_timer(uv_timer_t *timer)
 {
     struct http_client *client = timer->data;
@@ -85,6 +101,7 @@ static void on_own_timer(uv_timer_t *timer)
 
         call_end(call, call->trouble, call->reason);
     }
+    retry_next_address(client);
     expire_attempts(client, uv_now(client->loop));
     expire_silent(client, uv_now(client->loop));
 }
@@ -113,6 +130,13 @@ void http_call_touch(struct http_call *call)
     http_client_wake(client, call->active_ms + client->conf.timeout_sock_read_ms);
 }
 
+void http_call_retry_later(struct http_call *call)
+{
+    list_remove(&call->of_retries);
+    list_push_back(&call->client->retries, &call->of_retries);
+    http_client_wake(call->client, 0);
+}
+
 void http_call_fail_later(struct http_call *call)
 {
     list_remove(&call->of_client);
@@ -135,6 +159,7 @@ static struct http_call *call_get(struct http_client *client)
     call->client = client;
     list_init(&call->of_client);
     list_init(&call->of_silent);
+    list_init(&call->of_retries);
     list_init(&call->socks);
     buf_init(&call->reply, client->conf.max_reply_bytes);
     call->easy = curl_easy_init();
@@ -192,6 +217,7 @@ static void call_end(struct http_call *call, enum http_call_status status, const
         curl_easy_setopt(call->easy, CURLOPT_ERRORBUFFER, (char *)NULL);
         curl_multi_remove_handle(client->multi, call->easy);
     }
+    list_remove(&call->of_retries);
     list_foreach (&call->socks, node, next) {
         struct http_sock *s = list_entry(node, struct http_sock, of_call);
 
@@ -422,6 +448,7 @@ struct http_client *http_client_create(uv_loop_t *loop, const struct http_client
     list_init(&client->failed);
     list_init(&client->silent);
     list_init(&client->attempts);
+    list_init(&client->retries);
     list_init(&client->pool);
     client->multi = curl_multi_init();
     if (client->multi == NULL || !multi_configure(client)) {

@@ -19,7 +19,7 @@ struct http_client {
     CURLM *multi;                 /* NULL: closing */
     struct http_client_conf conf; /* owns its strings */
     uv_timer_t curl_timer;        /* libcurl's */
-    uv_timer_t own_timer;         /* for `failed`, `attempts` and `silent` */
+    uv_timer_t own_timer;         /* for failed, retries, attempts, silent */
     uint64_t own_due_ms;          /* when own_timer, if active, runs */
     struct http_sock **socks;     /* by descriptor */
     size_t sock_cap;
@@ -27,6 +27,7 @@ struct http_client {
     struct list failed;   /* ended before they began; told in the next turn */
     struct list silent;   /* calls that wait for the peer, by active_ms */
     struct list attempts; /* sockets not yet usable, by opened_ms */
+    struct list retries;  /* calls that have to go on to the next address */
     struct list pool;
     size_t pool_len;
     size_t handles; /* that libuv has not closed yet */
@@ -45,6 +46,7 @@ struct http_sock {
     int fd;
     int wanted;       /* events that libcurl waits for */
     int armed;        /* events that the poll waits for */
+    bool own;         /* made by http_sock_open */
     bool established; /* a connection: lives until http_sock_close */
     bool has_poll;
     bool closing;
@@ -55,6 +57,7 @@ struct http_call {
     CURL *easy;
     struct list of_client; /* calls, failed or pool */
     struct list of_silent;
+    struct list of_retries;
     struct list socks;
     uint64_t active_ms; /* when the last byte came or went */
     http_call_done_fn *done;
@@ -83,6 +86,8 @@ void http_call_trouble(struct http_call *call, enum http_call_status status, con
 void http_call_touch(struct http_call *call);
 /* Ends a call that has a trouble in the next turn. */
 void http_call_fail_later(struct http_call *call);
+/* An attempt to connect has failed: the next address is tried in the next turn, if there is one. */
+void http_call_retry_later(struct http_call *call);
 /* Has the client look at its waits at `due_ms` (uv_now) or before. */
 void http_client_wake(struct http_client *client, uint64_t due_ms);
 /* Tells the ended calls. Not inside libcurl: `done` may post, cancel or close. */

@@ -134,6 +134,13 @@ void http_sock_give(struct http_sock *s, struct http_call *call)
         list_push_back(&call->socks, &s->of_call);
 }
 
+static void sock_end(struct http_sock *s)
+{
+    if (s->own && !s->established && s->call != NULL)
+        http_call_retry_later(s->call);
+    http_sock_destroy(s);
+}
+
 /*
  * libcurl says what it waits for. The poll of a connection stays when libcurl is done with a
  * transfer. The others end here: the pipe of a resolver thread, and attempts to connect, since
@@ -151,7 +158,7 @@ int http_sock_watch(CURL *easy, curl_socket_t fd, int what, void *arg, void *unu
             return 0;
         s->wanted = 0;
         if (!s->established)
-            http_sock_destroy(s);
+            sock_end(s);
         else if (s->has_poll)
             uv_unref((uv_handle_t *)&s->poll);
         return 0;
@@ -199,6 +206,26 @@ bool http_literal_allowed(const struct http_client *client, const char *host, in
     return true;
 }
 
+/*
+ * When an attempt fails, libcurl closes its descriptor without a word, and the next attempt mostly
+ * gets the same number: libcurl then believes that it is being watched already.
+ */
+static struct http_sock *sock_replace(struct http_client *client, int fd)
+{
+    struct http_sock *old = sock_find(client, fd), *s;
+    int wanted = 0;
+
+    if (old != NULL) {
+        wanted = old->wanted;
+        http_sock_destroy(old);
+    }
+    s = sock_create(client, fd);
+    s->wanted = wanted;
+    if (wanted != 0)
+        sock_arm(s);
+    return s;
+}
+
 curl_socket_t http_sock_open(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 {
     struct http_call *call = arg;
@@ -209,19 +236,19 @@ curl_socket_t http_sock_open(void *arg, curlsocktype purpose, struct curl_sockad
     (void)purpose;
     if (client->conf.proxy == NULL && !address_allowed(client, &address->addr)) {
         http_call_trouble(call, HTTP_CALL_CONNECT, "address not allowed");
+        http_call_retry_later(call);
         return CURL_SOCKET_BAD;
     }
     fd = socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK,
                 address->protocol);
     if (fd < 0) {
         http_call_trouble(call, HTTP_CALL_CONNECT, uv_strerror(uv_translate_sys_error(errno)));
+        http_call_retry_later(call);
         return CURL_SOCKET_BAD;
     }
-    s = sock_find(client, fd);
-    if (s != NULL) /* of a descriptor that libcurl closed without a word */
-        http_sock_destroy(s);
-    s = sock_create(client, fd);
+    s = sock_replace(client, fd);
     http_sock_give(s, call);
+    s->own = true;
     s->opened_ms = uv_now(client->loop);
     if (client->conf.timeout_sock_connect_ms != 0) {
         list_push_back(&client->attempts, &s->of_attempts);
@@ -237,7 +264,7 @@ int http_sock_close(void *arg, curl_socket_t fd)
     struct http_sock *s = sock_find(arg, fd);
 
     if (s != NULL)
-        http_sock_destroy(s);
+        sock_end(s);
     return close(fd);
 }
 
