@@ -32,6 +32,7 @@ static void take_signals(sigset_t *set)
     sigemptyset(set);
     sigaddset(set, SIGTERM);
     sigaddset(set, SIGINT);
+    sigaddset(set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, set, NULL);
     sigaction(SIGPIPE, &ignore, NULL);
 }
@@ -77,32 +78,52 @@ static void log_started(const struct broadcaster *b)
              LOG_U64("workers", b->worker_count), LOG_END);
 }
 
-/* The first signal drains, a second one ends at once. */
-static void wait_for_end(struct broadcaster *b, const sigset_t *set)
+/* SIGHUP: the configuration is read again, and its log level counts from now on. What cannot be read
+ * changes nothing. */
+static void reload(const struct options *options, struct log *log)
+{
+    struct conf conf;
+    struct conf_error error;
+    enum log_level level;
+
+    if (!options_read(options, &conf, &error)) {
+        log_warn(log, "reload_failed", LOG_STR("error", error.text), LOG_END);
+        return;
+    }
+    if (log_level_parse(conf.log.level, &level))
+        log_set_level(log, level);
+    log_info(log, "reloaded", LOG_STR("level", conf.log.level), LOG_END);
+    conf_fini(&conf);
+}
+
+/* The first signal to end drains, a second one ends at once. */
+static void wait_for_end(struct broadcaster *b, const struct options *options, const sigset_t *set)
 {
     const struct timespec pause = { .tv_nsec = END_POLL_NS };
     int number;
 
-    sigwait(set, &number);
+    for (sigwait(set, &number); number == SIGHUP; sigwait(set, &number))
+        reload(options, b->log);
     log_info(b->log, "draining", LOG_STR("signal", number == SIGTERM ? "SIGTERM" : "SIGINT"),
              LOG_END);
     broadcaster_drain(b);
     while (broadcaster_is_running(b)) {
-        if (sigtimedwait(set, NULL, &pause) > 0)
+        number = sigtimedwait(set, NULL, &pause);
+        if (number == SIGTERM || number == SIGINT)
             broadcaster_stop(b);
     }
     broadcaster_join(b);
     log_info(b->log, "stopped", LOG_END);
 }
 
-static int run(const struct conf *conf, struct log *log)
+static int run(const struct options *options, struct log *log)
 {
     struct broadcaster *b;
     char error[256];
     sigset_t set;
 
     take_signals(&set);
-    if (!broadcaster_create(conf, &clock_system, log, &b, error))
+    if (!broadcaster_create(&options->conf, &clock_system, log, &b, error))
         return fail(EXIT_MACHINE, error);
     if (!broadcaster_start(b, error)) {
         broadcaster_destroy(b);
@@ -110,7 +131,7 @@ static int run(const struct conf *conf, struct log *log)
     }
     log_started(b);
     print_ready(b);
-    wait_for_end(b, &set);
+    wait_for_end(b, options, &set);
     broadcaster_destroy(b);
     return 0;
 }
@@ -130,7 +151,7 @@ int main(int argc, char **argv)
         log_init(&log, STDERR_FILENO, level, format, &clock_system);
         code = check_secrets(&options.conf, &log);
         if (code == 0 && action == OPTIONS_RUN)
-            code = run(&options.conf, &log);
+            code = run(&options, &log);
         log_fini(&log);
     }
     options_fini(&options);

@@ -139,6 +139,31 @@ def test_restart_on_the_same_port(start_broadcaster, subscriber):
         assert notify(second, "t") == 1
 
 
+# ---- Reloading ----
+
+
+def test_hangup_rereads_the_log_level(start_broadcaster):
+    """And never ends the process, whatever it finds."""
+    broadcaster = start_broadcaster()
+    config = broadcaster.folder / "lonelypss.ini"
+
+    def reload(text, event):
+        config.write_text(text)
+        before = sum(f" {event}" in line for line in list(broadcaster.err))
+        broadcaster.signal(signal.SIGHUP)
+        wait_until(lambda: sum(f" {event}" in line for line in list(broadcaster.err)) > before, event)
+
+    reload("[log]\nlevel = loud\n", "reload_failed")
+    reload("[log]\nlevel = debug\n", "reloaded")
+    config.unlink()
+    broadcaster.signal(signal.SIGHUP)
+    assert notify(broadcaster, "t") == 0
+    config.write_text("[log]\nlevel = error\n")
+    broadcaster.signal(signal.SIGHUP)
+    assert broadcaster.stop() == 0
+    assert not logged(broadcaster, "stopped")
+
+
 # ---- Killed ----
 
 

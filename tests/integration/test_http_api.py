@@ -4,11 +4,15 @@ What deliveries look like is in test_receive.py, SET and CHECK in test_set.py; h
 tracing of RESPONSE_NOTIFY in test_reference_client.py.
 """
 
+import contextlib
 import hashlib
+import random
+import threading
 
 import pytest
 
 import bodies
+import subscriber as scripted
 from bodies import ENDPOINTS, GENERIC, NOTIFY, OCTETS, SUBSCRIBE, UNSUBSCRIBE
 from conftest import wait_until
 from wire import Wire, chunked, head, message, notify, post, request, subscribe, unsubscribe
@@ -393,3 +397,71 @@ def test_two_workers(start_broadcaster, subscriber):
         unsubscribe(broadcaster, KINDS[i % 2], subscriber.url(f"/{i}"), "topic")
         assert notify(broadcaster, "topic") == 39 - i
     assert len(subscriber.seen()) == sum(range(41)) + sum(range(40))
+
+
+# ---- Hostile input ----
+
+
+def mutated(chance, body):
+    """`body` with a few bytes changed, dropped or added."""
+    body = bytearray(body)
+    for _ in range(chance.randrange(1, 4)):
+        at = chance.randrange(len(body) + 1)
+        turn = chance.randrange(4)
+        if turn == 0:
+            body[at:at] = chance.randbytes(chance.randrange(1, 9))
+        elif turn == 1:
+            del body[at:at + chance.randrange(1, 9)]
+        else:
+            body[at:at + 1] = bytes([chance.choice((0, 1, 0x7f, 0x80, 0xff, chance.randrange(256)))])
+    return bytes(body)
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_mutations(start_broadcaster, dead_url, path):
+    """Each is answered, and never with an error of ours. What comes to be subscribed is not called."""
+    broadcaster = start_broadcaster(webhook__proxy=dead_url[:-2])
+    chance = random.Random(path)
+    sizes = [[100000], [1], [5, 70]]
+    with contextlib.ExitStack() as wires:
+        wire = wires.enter_context(Wire(broadcaster))
+        for i in range(300):
+            body = mutated(chance, GOOD_BODIES[path])
+            if i % 2:
+                wire.send(message(path, body))
+            else:
+                wire.send(head("POST", path, [("Transfer-Encoding", "chunked")])
+                          + chunked(body, sizes[i // 2 % 3]))
+            reply = wire.reply()
+            assert reply.status in (200, 400, 409), (reply, body)
+            assert (reply.body == b"") == (reply.status != 200)
+            if reply.headers.get("connection") == "close":
+                wire = wires.enter_context(Wire(broadcaster))
+    assert post(broadcaster, NOTIFY, GOOD_BODIES[NOTIFY]).status == 200
+
+
+def test_refused_body_is_read_to_its_end(start_broadcaster):
+    """So that a peer that sends first and reads then sees why; the connection goes on."""
+    broadcaster = start_broadcaster(limits__max_message_bytes=1000)
+    with Wire(broadcaster) as wire:
+        for _ in range(2):
+            wire.send(message(NOTIFY, bodies.notify("t", bytes(900000))))
+            assert_empty(wire.reply(), 413)
+        wire.send(message(NOTIFY, bodies.notify("t", b"")))
+        assert wire.reply().status == 200
+
+
+def test_pipelined_behind_one_that_waits(start_broadcaster, start_subscriber):
+    """A later request does not overtake."""
+    broadcaster, leave = start_broadcaster(), threading.Event()
+    server = start_subscriber(scripted.after(leave))
+    subscribe(broadcaster, "exact", server.url(), "t")
+    with Wire(broadcaster) as wire:
+        wire.send(message(NOTIFY, bodies.notify("t", b"", identifier=b"first"))
+                  + message(bodies.CHECK, bodies.check(URL))
+                  + message(NOTIFY, bodies.notify("nobody", b"", identifier=b"last")))
+        server.wait_for(1)
+        leave.set()
+        assert bodies.parse_notified(wire.reply().body)[2:] == (1, b"first")
+        bodies.parse_checked(wire.reply().body)
+        assert bodies.parse_notified(wire.reply().body)[2:] == (0, b"last")

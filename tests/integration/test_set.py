@@ -188,3 +188,23 @@ def test_subscription_in_the_list_is_never_absent(broadcaster, subscriber):
         counts.add(notify(broadcaster, "held"))
     thread.join()
     assert (counts, failures) == ({1}, [])
+
+
+def test_sets_of_one_url_at_once(start_broadcaster):
+    """Whatever their order, the last one's list is what stays."""
+    broadcaster = start_broadcaster(broadcaster__workers=2)
+    lists = [[f"{thread}/{i:03}" for i in range(thread * 50)] + ["common"] for thread in range(4)]
+    statuses = []
+
+    def set_often(topics):
+        for _ in range(10):
+            body = bodies.set_subscriptions(URL, topics)
+            statuses.append(post(broadcaster, SET, body).status)
+
+    threads = [threading.Thread(target=set_often, args=(topics,)) for topics in lists]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [200] * 40
+    assert check(broadcaster, URL) in {bodies.etag(URL, topics, []) for topics in lists}
