@@ -2,6 +2,7 @@
  * One notify: bring the index up to date, match, deliver to each, count. Called by route_notify.c; the
  * posts are delivery.c's, the rows the store's.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "delivery.h"
@@ -98,28 +99,41 @@ static void on_delivered(void *arg, struct subscription *s, enum delivery_outcom
     notify_release(n);
 }
 
-/* Is it the URL of a broadcaster, which hands the message to all its clients by itself? */
+/* Is it the URL of a broadcaster, which hands the message to all its clients by itself? Its path tells,
+ * whatever query or fragment follows. */
 static bool is_peer(const struct index_url *url)
 {
     static const char path[] = "/v1/receive_for_websockets";
     size_t len = sizeof(path) - 1;
+    size_t end = strcspn(url->text, "?#");
 
-    return url->len >= len && memcmp(url->text + url->len - len, path, len) == 0;
+    return end >= len && memcmp(url->text + end - len, path, len) == 0;
 }
 
-/* Leaves one match for each broadcaster (doc/protocol/http.md, Q6). URLs are interned, so they are equal
- * when their pointers are; broadcasters are few. */
+/* URLs are interned: equal when their pointers are. */
+static int compare_urls(const void *a, const void *b)
+{
+    uintptr_t x = (uintptr_t)(*(struct subscription *const *)a)->url;
+    uintptr_t y = (uintptr_t)(*(struct subscription *const *)b)->url;
+
+    return (x > y) - (x < y);
+}
+
+/* Leaves one match for each broadcaster (doc/protocol/http.md, Q6). The order of calls is nobody's
+ * business; and anybody may subscribe as many such URLs as they like, so this must not be quadratic. */
 static void drop_repeated_peers(struct index_matches *matches)
 {
-    size_t kept = 0;
+    size_t peers = 0, kept = 0;
 
+    for (size_t i = 0; i < matches->count; i++)
+        peers += is_peer(matches->items[i]->url);
+    if (peers < 2)
+        return;
+    qsort(matches->items, matches->count, sizeof(struct subscription *), compare_urls);
     for (size_t i = 0; i < matches->count; i++) {
         struct subscription *s = matches->items[i];
-        bool repeated = false;
 
-        for (size_t j = 0; is_peer(s->url) && !repeated && j < kept; j++)
-            repeated = matches->items[j]->url == s->url;
-        if (repeated)
+        if (kept > 0 && matches->items[kept - 1]->url == s->url && is_peer(s->url))
             subscription_unref(s);
         else
             matches->items[kept++] = s;

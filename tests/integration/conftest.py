@@ -96,8 +96,8 @@ class Program:
 class Broadcaster(Program):
     """A running lonelypss."""
 
-    def __init__(self, folder, args=()):
-        super().__init__([LONELYPSS, "--config", folder / "lonelypss.ini", *args])
+    def __init__(self, folder, args=(), wrapper=(), **kwargs):
+        super().__init__([*wrapper, LONELYPSS, "--config", folder / "lonelypss.ini", *args], **kwargs)
         self.folder = folder
         self.addresses = []
         try:
@@ -159,18 +159,19 @@ def setup_folder(folder, *args):
 def start_broadcaster(tmp_path):
     """start(folder=None, **settings): a broadcaster on a free port, stopped after the test.
 
-    Settings are options as section__key=value. A sanitizer's complaint fails the test.
+    Settings are options as section__key=value. `wrapper` is a command that becomes it, `popen` goes to
+    subprocess. A sanitizer's complaint fails the test.
     """
     started = []
 
-    def start(folder=None, *args, listen="127.0.0.1:0", **settings):
+    def start(folder=None, *args, listen="127.0.0.1:0", wrapper=(), popen=None, **settings):
         folder = folder or tmp_path / "broadcaster"
         if not (folder / "lonelypss.ini").exists():
             setup_folder(folder)
         options = ["--listen", listen]
         for key, value in settings.items():
             options += ["--set", f"{key.replace('__', '.', 1)}={value}"]
-        program = Broadcaster(folder, [*options, *args])
+        program = Broadcaster(folder, [*options, *args], wrapper, **(popen or {}))
         started.append(program)
         return program
 

@@ -5,8 +5,10 @@ test_missed.py. (doc/protocol/http.md, 3; doc/architecture.md)
 import contextlib
 import os
 import socket
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +31,12 @@ def gate():
     event = threading.Event()
     yield event
     event.set()
+
+
+def cpu_seconds(broadcaster):
+    """User and system time so far."""
+    fields = Path(f"/proc/{broadcaster.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def turn(broadcaster):
@@ -266,3 +274,17 @@ def test_subscriptions_that_change_while_notified(broadcaster, subscriber, pool)
     assert notify(broadcaster, "t") == 0
     assert notify(broadcaster, "t") == 0
     assert len(subscriber.seen()) == 1
+
+
+def test_peers_beyond_counting(start_broadcaster):
+    """Telling one peer broadcaster from another takes no longer the more there are: what is refused for
+    want of room is refused at once, whoever asks."""
+    broadcaster = start_broadcaster(webhook__max_queued=1000)
+    path = bodies.RECEIVE_PATH_OF_BROADCASTERS
+    with contextlib.closing(sqlite3.connect(broadcaster.database)) as db, db:
+        db.executemany("INSERT INTO httppubsub_subscription_exacts (url, exact) VALUES (?, ?)",
+                       [(f"http://192.0.2.1/{i}{path}", b"t") for i in range(100000)])
+    assert notify(broadcaster, "warm up: the index reads the change log") == 0
+    before = cpu_seconds(broadcaster)
+    assert post(broadcaster, NOTIFY, bodies.notify("t", b"")).status == 503
+    assert cpu_seconds(broadcaster) - before < 3

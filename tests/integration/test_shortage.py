@@ -1,0 +1,128 @@
+"""The machine runs out of something: disk for bodies, disk for the database, descriptors. What cannot be
+done is refused, nothing is lost, and it heals by itself.
+"""
+
+import hashlib
+import resource
+import subprocess
+import threading
+
+import pytest
+
+import bodies
+import subscriber as scripted
+from bodies import NOTIFY
+from conftest import PATIENCE, setup_folder, wait_until
+from wire import Wire, chunked, head, message, notify, post, subscribe
+
+# Becomes the rest of its arguments, with a small file system of its own on the first one.
+NAMESPACE = ["unshare", "--map-root-user", "--mount"]
+SMALL_DISK = [*NAMESPACE, "sh", "-c", 'mount -t tmpfs -o size="$1" none "$2" && shift 2 && exec "$@"',
+              "sh"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A wrapper for start_broadcaster, and the folder; or a skip where that is not allowed."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+
+    def wrapper(size):
+        return [*SMALL_DISK, size, folder]
+
+    probe = subprocess.run([*wrapper("64k"), "true"], capture_output=True, timeout=PATIENCE)
+    if probe.returncode != 0:
+        pytest.skip("no mount namespaces here")
+    return wrapper, folder
+
+
+def resize(broadcaster, folder, size):
+    subprocess.run(["nsenter", "--target", str(broadcaster.pid), "--user", "--mount",
+                    "mount", "-o", f"remount,size={size}", "none", str(folder)],
+                   check=True, capture_output=True, timeout=PATIENCE)
+
+
+def test_no_room_for_a_body(start_broadcaster, subscriber, small_disk):
+    """507, nothing delivered; smaller ones pass, and so does the next."""
+    wrapper, folder = small_disk
+    broadcaster = start_broadcaster(wrapper=wrapper("512k"), broadcaster__spool_dir=folder,
+                                    limits__message_body_spool_size=65536)
+    subscribe(broadcaster, "exact", subscriber.url(), "t")
+    for _ in range(2):
+        too_long = bodies.notify("t", bytes(900000))
+        reply = post(broadcaster, NOTIFY, too_long)
+        assert (reply.status, reply.body) == (507, b"")
+        with Wire(broadcaster) as wire:
+            wire.send(head("POST", NOTIFY, [("Transfer-Encoding", "chunked")])
+                      + chunked(too_long, [30000]))
+            assert wire.reply().status == 507
+        keys = [(b"%06d" % i, "r" * 50) for i in range(14000)]
+        reply = post(broadcaster, bodies.SET, bodies.set_subscriptions("u", keys))
+        assert reply.status == 507
+        assert subscriber.seen() == []
+    for size in (0, 60000, 300000, 400000):
+        assert notify(broadcaster, "t", bytes(size)) == 1
+    assert [len(c.receive.message) for c in subscriber.seen()] == [0, 60000, 300000, 400000]
+
+
+def test_no_room_in_the_database(start_broadcaster, subscriber, small_disk):
+    """503; what was confirmed stays and is served; with room again writes succeed."""
+    wrapper, folder = small_disk
+    broadcaster = start_broadcaster(wrapper=wrapper("1500k"), database__path=folder / "small.db")
+    confirmed = []
+    for i in range(500):
+        reply = post(broadcaster, bodies.SUBSCRIBE["exact"],
+                     bodies.subscribe(subscriber.url(), b"%04d" % i + bytes(20000)))
+        if reply.status != 200:
+            break
+        confirmed.append(b"%04d" % i + bytes(20000))
+    assert (reply.status, "retry-after" in reply.headers) == (503, True)
+    assert confirmed
+    for topic in (confirmed[0], confirmed[-1]):
+        assert notify(broadcaster, topic) == 1
+    refused = b"%04d" % len(confirmed) + bytes(20000)
+    assert notify(broadcaster, refused) == 0
+    resize(broadcaster, folder, "50m")
+    subscribe(broadcaster, "exact", subscriber.url(), refused)
+    for topic in (confirmed[0], confirmed[-1], refused):
+        assert notify(broadcaster, topic) == 1
+
+
+def test_few_descriptors(start_broadcaster, start_subscriber):
+    """More peers and deliveries than there are descriptors: some fail or wait, and all is well after."""
+    def few():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (90, 90))
+
+    broadcaster = start_broadcaster(popen={"preexec_fn": few},
+                                    webhook__outgoing_http_timeout_sock_connect=2,
+                                    limits__message_body_spool_size=65536)
+    leave = threading.Event()
+    server = start_subscriber(scripted.after(leave))
+    for i in range(100):
+        subscribe(broadcaster, "exact", server.url(f"/{i}"), "t")
+    wires = []
+    try:
+        with Wire(broadcaster) as publisher:
+            publisher.send(message(NOTIFY, bodies.notify("t", bytes(100000))))
+            server.wait_for(1)
+            for _ in range(100):
+                wires.append(Wire(broadcaster))
+                wires[-1].send(message(bodies.CHECK, bodies.check("u")))
+            leave.set()
+            assert 1 <= bodies.parse_notified(publisher.reply().body).count <= 100
+    finally:
+        leave.set()
+        for wire in wires:
+            wire.close()
+    wait_until(lambda: notify(broadcaster, "t", bytes(100000)) == 100, "everybody to be reached")
+    assert {hashlib.sha512(c.receive.message).digest() for c in server.seen()} == {
+        hashlib.sha512(bytes(100000)).digest()}
+
+
+def test_spool_folder_that_is_shared(start_broadcaster, tmp_path):
+    """A spool folder that is in use by another broadcaster is no trouble."""
+    folder = setup_folder(tmp_path / "b")
+    both = [start_broadcaster(folder, limits__message_body_spool_size=65536) for _ in range(2)]
+    for broadcaster in both * 2:
+        assert notify(broadcaster, "t", bytes(200000)) == 0
+    assert list((folder / "spool").iterdir()) == []
