@@ -264,17 +264,32 @@ void outbox_resume(struct outbox_post *post)
         http_call_resume(post->call);
 }
 
+/* The target is gone with its last post. */
+static void cancel_target(struct outbox *o, struct outbox_target *target)
+{
+    bool last = false;
+
+    while (!last) {
+        struct list *first = list_pop_front(&target->waiting);
+        struct outbox_post *post = list_entry(first, struct outbox_post, node);
+
+        o->queued_count--;
+        last = list_is_empty(&target->waiting);
+        if (last) {
+            update_ready(o, target);
+            target_release_if_idle(o, target);
+        }
+        post_end(post, HTTP_CALL_CANCELLED, "shutting down");
+    }
+}
+
+/* Nothing runs any more, so every target has something waiting; and what the callbacks add ends at once,
+ * without a target. */
 static void cancel_waiting(struct outbox *o)
 {
-    for (struct map_node *n = map_first(&o->targets); n != NULL; n = map_first(&o->targets)) {
-        struct outbox_target *target = map_entry(n, struct outbox_target, node);
-        struct outbox_post *post = list_entry(target->waiting.next, struct outbox_post, node);
-
-        list_remove(&post->node); /* an idle target does not exist, so there is one */
-        o->queued_count--;
-        update_ready(o, target);
-        target_release_if_idle(o, target);
-        post_end(post, HTTP_CALL_CANCELLED, "shutting down");
+    for (struct map_node *n = map_first(&o->targets), *next; n != NULL; n = next) {
+        next = map_next(&o->targets, n);
+        cancel_target(o, map_entry(n, struct outbox_target, node));
     }
 }
 

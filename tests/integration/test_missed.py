@@ -11,7 +11,7 @@ import pytest
 import bodies
 import subscriber as scripted
 from conftest import wait_until
-from wire import notify, post, subscribe
+from wire import Wire, message, notify, post, subscribe
 
 FAST = {
     "missed__sweep_missed_interval": "100ms", "missed__expo_factor": 0, "missed__constant": 0,
@@ -221,3 +221,16 @@ def test_shutdown_releases_the_lock(start_broadcaster, subscriber, dead_url):
     assert pending(broadcaster) == [(0, 1)]
     assert broadcaster.stop() == 0
     assert pending(broadcaster) == [(0, 0)]
+
+
+def test_cut_off_at_the_end(start_broadcaster, subscriber):
+    """Deliveries that a shutdown cancels, running or still queued, are noted as missed."""
+    broadcaster = start_broadcaster(broadcaster__drain_timeout=1)
+    for i in range(100):
+        subscribe(broadcaster, ("exact", "glob")[i % 2], subscriber.add(f"/{i}", scripted.hangs), "t",
+                  subscriber.url("/m"))
+    with Wire(broadcaster) as wire:
+        wire.send(message(bodies.NOTIFY, bodies.notify("t", b"")))
+        subscriber.wait_for(64)
+        assert broadcaster.stop() == 0
+    assert pending(broadcaster) == pending(broadcaster, "glob") == [(0, 0)] * 50
