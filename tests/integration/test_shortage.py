@@ -3,6 +3,7 @@ done is refused, nothing is lost, and it heals by itself.
 """
 
 import hashlib
+import os
 import resource
 import subprocess
 import threading
@@ -16,7 +17,8 @@ from conftest import PATIENCE, setup_folder, wait_until
 from wire import Wire, chunked, head, message, notify, post, subscribe
 
 # Becomes the rest of its arguments, with a small file system of its own on the first one.
-NAMESPACE = ["unshare", "--map-root-user", "--mount"]
+OF_USER = [] if os.geteuid() == 0 else ["--user"]
+NAMESPACE = ["unshare", "--mount", *(["--map-root-user"] if OF_USER else [])]
 SMALL_DISK = [*NAMESPACE, "sh", "-c", 'mount -t tmpfs -o size="$1" none "$2" && shift 2 && exec "$@"',
               "sh"]
 
@@ -37,7 +39,7 @@ def small_disk(tmp_path):
 
 
 def resize(broadcaster, folder, size):
-    subprocess.run(["nsenter", "--target", str(broadcaster.pid), "--user", "--mount",
+    subprocess.run(["nsenter", "--target", str(broadcaster.pid), *OF_USER, "--mount",
                     "mount", "-o", f"remount,size={size}", "none", str(folder)],
                    check=True, capture_output=True, timeout=PATIENCE)
 
