@@ -8,8 +8,11 @@
 #include "log.h"
 #include "mem.h"
 
-/* A spooled body is read in the thread pool, so much at a time. */
-#define CHUNK_BYTES ((size_t)256 * 1024)
+/* A spooled body is read in the thread pool, so much at a time: less when many deliveries read at once,
+ * so that all their chunks together stay near CHUNKS_BYTES a worker. */
+#define CHUNK_MAX_BYTES ((size_t)256 * 1024)
+#define CHUNK_MIN_BYTES ((size_t)16 * 1024)
+#define CHUNKS_BYTES    ((size_t)16 * 1024 * 1024)
 
 /* The part of a spooled body that is at hand. Outlives its delivery while the pool reads into it. */
 struct chunk {
@@ -20,7 +23,8 @@ struct chunk {
     uint64_t at;
     ptrdiff_t len; /* negative: could not be read */
     bool reading;
-    uint8_t bytes[CHUNK_BYTES];
+    size_t cap; /* of `bytes` */
+    uint8_t *bytes;
 };
 
 #define IDENTIFIER_BYTES 8
@@ -40,7 +44,9 @@ struct delivery {
 
 static void chunk_release(struct chunk *c)
 {
+    c->worker->chunks--;
     body_unref(c->body);
+    mem_free(c->bytes);
     mem_free(c);
 }
 
@@ -48,7 +54,7 @@ static void read_in_pool(uv_work_t *work)
 {
     struct chunk *c = work->data;
 
-    c->len = body_pread(c->body, c->at, c->bytes, sizeof(c->bytes));
+    c->len = body_pread(c->body, c->at, c->bytes, c->cap);
 }
 
 static void on_chunk_read(uv_work_t *work, int status)
@@ -67,6 +73,19 @@ static void on_chunk_read(uv_work_t *work, int status)
     worker_release(w);
 }
 
+/* Fits the buffer to the number of deliveries that read at once. */
+static void chunk_resize(struct chunk *c)
+{
+    size_t cap = CHUNKS_BYTES / c->worker->chunks;
+
+    cap = cap > CHUNK_MAX_BYTES ? CHUNK_MAX_BYTES : cap < CHUNK_MIN_BYTES ? CHUNK_MIN_BYTES : cap;
+    if (cap == c->cap)
+        return;
+    mem_free(c->bytes);
+    c->bytes = mem_alloc(cap);
+    c->cap = cap;
+}
+
 /* Asks the pool for the chunk that begins at `at`. */
 static ptrdiff_t chunk_fetch(struct delivery *d, uint64_t at)
 {
@@ -74,6 +93,7 @@ static ptrdiff_t chunk_fetch(struct delivery *d, uint64_t at)
 
     if (c->reading)
         return HTTP_SOURCE_WAIT;
+    chunk_resize(c);
     c->at = at;
     c->len = 0;
     if (uv_queue_work(&d->worker->loop, &c->work, read_in_pool, on_chunk_read) != 0)
@@ -119,14 +139,12 @@ static void source_init(struct delivery *d)
     if (body_in_memory(body))
         return;
     d->source.read = read_spooled;
-    d->chunk = mem_alloc(sizeof(*d->chunk));
+    d->chunk = mem_calloc(1, sizeof(*d->chunk));
     d->chunk->work.data = d->chunk;
     d->chunk->delivery = d;
     d->chunk->worker = d->worker;
     d->chunk->body = body;
-    d->chunk->at = 0;
-    d->chunk->len = 0;
-    d->chunk->reading = false;
+    d->worker->chunks++;
     body_ref(body);
 }
 

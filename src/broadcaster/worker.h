@@ -39,6 +39,7 @@ struct worker {
     struct store_client *store;
     struct outbox *outbox;
     struct missed_sweeper *sweeper; /* the first worker's only */
+    size_t chunks;                  /* deliveries that hold a part of a spooled body */
     size_t holds;                   /* requests and deliveries under way */
     bool http_closed;
     uint8_t random[WORKER_RANDOM_POOL];
