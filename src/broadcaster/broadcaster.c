@@ -120,6 +120,7 @@ bool broadcaster_create(const struct conf *conf, const struct clock *clock, stru
     b->worker_count = count_workers(conf);
     b->max_connections = connection_limit(b);
     b->index = index_create();
+    b->policy = policy_create(&conf->webhook.allow, &conf->webhook.deny);
     if (!open_listeners(b, error) || !open_bodies(b, error) || !open_store(b, error) ||
         !create_workers(b, error)) {
         broadcaster_destroy(b);
@@ -179,6 +180,7 @@ void broadcaster_destroy(struct broadcaster *b)
         b->store_ops->close(b->store);
     bodies_destroy(b->bodies);
     index_destroy(b->index);
+    policy_destroy(b->policy);
     for (size_t i = 0; i < b->listener_count; i++) {
         for (size_t j = 0; j < b->worker_count; j++) {
             if (b->listeners[i].fds[j] >= 0)

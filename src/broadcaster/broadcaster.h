@@ -17,6 +17,7 @@
 #include "index.h"
 #include "listener.h"
 #include "log.h"
+#include "policy.h"
 #include "store.h"
 
 struct worker;
@@ -35,6 +36,7 @@ struct broadcaster {
     struct store *store;
     struct index *index;
     struct bodies *bodies;
+    struct policy *policy; /* where webhooks may go */
     struct broadcaster_listener *listeners;
     size_t listener_count;
     struct worker **workers;

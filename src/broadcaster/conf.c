@@ -84,6 +84,11 @@ static const struct conf_option options[] = {
           "Deliveries waiting; beyond it a notify is answered 503 before anything is sent." },
     { SIZE(webhook, max_reply_bytes, 1, 1 << 30), .def = "256K",
       .meaning = "Longest reply of a receiver; longer ones are failures." },
+    { OPT(webhook, allow, CONF_CIDR_LIST, allow), .def = "0.0.0.0/0 ::/0",
+      .meaning = "Addresses that may be connected to, after DNS; repeat the key for several." },
+    { OPT(webhook, deny, CONF_CIDR_LIST, deny),
+      .def = "0.0.0.0/8 169.254.0.0/16 224.0.0.0/4 255.255.255.255/32 ::/128 fe80::/10 ff00::/8",
+      .meaning = "And that may not: the longer prefix wins, deny on a tie." },
     { OPT(webhook, ca_file, CONF_PATH, ca_file), .none = true, .def = "none",
       .meaning = "PEM file of the authorities to trust instead of the system's." },
     { OPT(webhook, proxy, CONF_PROXY, proxy), .none = true, .def = "none",
@@ -226,7 +231,7 @@ static bool assign(struct conf *c, const struct conf_option *o, const char *text
 {
     struct conf_list fresh = { 0 };
 
-    if (o->type != CONF_LISTEN_LIST || !replace)
+    if (!conf_value_is_list(o) || !replace)
         return conf_value_set(field_of(c, o), o, text, why);
     if (!conf_value_set(&fresh, o, text, why))
         return false;
@@ -258,7 +263,7 @@ static bool on_line(void *arg, const struct ini_line *line)
         return fail(r->error, "%s:%u: unknown key \"%s\" in [%s]", r->path, line->number,
                     show(line->key).text, line->section);
     seen = &r->seen[o - options];
-    if (*seen != 0 && o->type != CONF_LISTEN_LIST)
+    if (*seen != 0 && !conf_value_is_list(o))
         return fail(r->error, "%s:%u: %s.%s is given twice, first in line %u", r->path,
                     line->number, o->section, o->key, *seen);
     if (!assign(r->c, o, line->value, *seen == 0, why))
@@ -331,7 +336,7 @@ static char *split(const char *assignment, const char **key, const char **value)
 static bool assign_by_set(struct conf *c, const struct conf_option *o, const char *text,
                           char why[256])
 {
-    struct conf_list *list = o->type == CONF_LISTEN_LIST ? field_of(c, o) : NULL;
+    struct conf_list *list = conf_value_is_list(o) ? field_of(c, o) : NULL;
     bool good = assign(c, o, text, list == NULL || !list->by_set, why);
 
     if (list != NULL && good)

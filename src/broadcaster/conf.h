@@ -45,8 +45,9 @@ struct conf {
         uint64_t outgoing_http_timeout_total_ms, outgoing_http_timeout_connect_ms;
         uint64_t outgoing_http_timeout_sock_connect_ms, outgoing_http_timeout_sock_read_ms;
         uint64_t max_in_flight, max_per_origin, max_per_url, max_queued, max_reply_bytes;
-        char *ca_file; /* NULL: none */
-        char *proxy;   /* NULL: none */
+        struct conf_list allow, deny; /* of ADDRESS/BITS */
+        char *ca_file;                /* NULL: none */
+        char *proxy;                  /* NULL: none */
     } webhook;
     struct {
         uint64_t sweep_missed_interval_ms;

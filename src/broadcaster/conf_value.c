@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cidr.h"
 #include "conf.h"
+#include "log.h"
 #include "mem.h"
 
 #define BLANKS        " \t\r\n\v\f"
@@ -50,7 +52,14 @@ static const struct kind {
     [CONF_PROXY] = { "URL", "http://HOST:PORT (or https, socks4, socks4a, socks5, socks5h)", NULL,
                      0, 0 },
     [CONF_LISTEN_LIST] = { "HOST:PORT...", "HOST:PORT with a port from 0 to 65535", NULL, 0, 0 },
+    [CONF_CIDR_LIST] = { "ADDRESS/BITS...", "ADDRESS/BITS such as 10.0.0.0/8 or fd00::/8", NULL, 0,
+                         0 },
 };
+
+bool conf_value_is_list(const struct conf_option *o)
+{
+    return o->type == CONF_LISTEN_LIST || o->type == CONF_CIDR_LIST;
+}
 
 /* Decimal, with a fraction if the product with `factor` is whole. */
 static bool parse_decimal(const char *text, size_t len, uint64_t factor, uint64_t *out)
@@ -207,14 +216,34 @@ static bool is_choice(const char *choices, const char *text)
     return false;
 }
 
+/* Names the item that is wrong; a list may hold many. */
+static bool is_cidr(const char *text, size_t len, char why[256])
+{
+    struct cidr range;
+    char shown[64];
+    const char *wrong;
+
+    if (cidr_parse(text, len, &range, &wrong))
+        return true;
+    log_escape(text, len, shown, sizeof shown);
+    snprintf(why, 256, "%s: %s", shown, wrong);
+    return false;
+}
+
+static bool is_item(const struct conf_option *o, const char *text, size_t len, char why[256])
+{
+    return o->type == CONF_CIDR_LIST ? is_cidr(text, len, why) : is_host_port(text, len);
+}
+
 /* All items or none: a bad one must leave the list as it was. */
-static bool add_items(struct conf_list *list, const char *text)
+static bool add_items(struct conf_list *list, const struct conf_option *o, const char *text,
+                      char why[256])
 {
     const char *at = text, *word;
     size_t n = 0, len;
 
     for (; (word = next_word(&at, &len)) != NULL; n++)
-        if (!is_host_port(word, len))
+        if (!is_item(o, word, len, why))
             return false;
     if (n == 0)
         return false;
@@ -258,6 +287,7 @@ bool conf_value_set(void *field, const struct conf_option *o, const char *text, 
 {
     bool none = o->none && strcmp(text, "none") == 0, good = false;
 
+    why[0] = '\0';
     switch (o->type) {
     case CONF_COUNT:
     case CONF_SIZE:
@@ -282,10 +312,11 @@ bool conf_value_set(void *field, const struct conf_option *o, const char *text, 
             set_string(field, none ? NULL : text);
         break;
     case CONF_LISTEN_LIST:
-        good = add_items(field, text);
+    case CONF_CIDR_LIST:
+        good = add_items(field, o, text, why);
         break;
     }
-    if (!good)
+    if (!good && why[0] == '\0')
         explain(o, why);
     return good;
 }
@@ -301,6 +332,7 @@ void conf_value_clear(void *field, const struct conf_option *o)
         set_string(field, NULL);
         break;
     case CONF_LISTEN_LIST:
+    case CONF_CIDR_LIST:
         list = field;
         for (size_t i = 0; i < list->count; i++)
             mem_free(list->items[i]);
@@ -357,6 +389,7 @@ void conf_value_print(FILE *out, const void *field, const struct conf_option *o)
         print_string(out, *(char *const *)field);
         break;
     case CONF_LISTEN_LIST:
+    case CONF_CIDR_LIST:
         list = field;
         for (size_t i = 0; i < list->count; i++)
             fprintf(out, "%s%s", i > 0 ? " " : "", list->items[i]);

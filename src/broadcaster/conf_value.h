@@ -11,16 +11,17 @@
 #include <stdio.h>
 
 enum conf_type {
-    CONF_COUNT,      /* uint64_t */
-    CONF_SIZE,       /* uint64_t, bytes; K M G */
-    CONF_TIME_MS,    /* uint64_t, milliseconds; a plain number is in seconds; ms s m h */
-    CONF_TIME_S,     /* uint64_t, seconds; written like the one above */
-    CONF_REAL,       /* double */
-    CONF_BOOL,       /* bool */
-    CONF_CHOICE,     /* char *, one of `choices` */
-    CONF_PATH,       /* char *, NULL: none */
-    CONF_PROXY,      /* char *, NULL: none; SCHEME://HOST... */
-    CONF_LISTEN_LIST /* struct conf_list of HOST:PORT */
+    CONF_COUNT,       /* uint64_t */
+    CONF_SIZE,        /* uint64_t, bytes; K M G */
+    CONF_TIME_MS,     /* uint64_t, milliseconds; a plain number is in seconds; ms s m h */
+    CONF_TIME_S,      /* uint64_t, seconds; written like the one above */
+    CONF_REAL,        /* double */
+    CONF_BOOL,        /* bool */
+    CONF_CHOICE,      /* char *, one of `choices` */
+    CONF_PATH,        /* char *, NULL: none */
+    CONF_PROXY,       /* char *, NULL: none; SCHEME://HOST... */
+    CONF_LISTEN_LIST, /* struct conf_list of HOST:PORT */
+    CONF_CIDR_LIST    /* struct conf_list of ADDRESS/BITS */
 };
 
 struct conf_option {
@@ -39,6 +40,9 @@ struct conf_option {
  * false: the field is as before and `why` says what would be right.
  */
 bool conf_value_set(void *field, const struct conf_option *o, const char *text, char why[256]);
+
+/* Is the field a struct conf_list? */
+bool conf_value_is_list(const struct conf_option *o);
 
 /* Frees what the field owns; it is none, or an empty list, afterwards. */
 void conf_value_clear(void *field, const struct conf_option *o);

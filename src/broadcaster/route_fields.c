@@ -70,6 +70,15 @@ static bool within_limits(const struct conf *conf, const struct lonely_stateless
            fields->topic.len <= (glob ? conf->limits.max_glob_bytes : conf->limits.max_topic_bytes);
 }
 
+/* Only what would be stored: an old subscription may always be checked and removed. */
+static bool urls_allowed(const struct request *r, const struct lonely_stateless *fields)
+{
+    if (r->route->type != LONELY_STATELESS_SUBSCRIBE_EXACT &&
+        r->route->type != LONELY_STATELESS_SUBSCRIBE_GLOB)
+        return true;
+    return request_url_allowed(r, fields->url) && request_url_allowed(r, fields->recovery);
+}
+
 static void act(struct fields_request *f, const struct lonely_stateless *fields)
 {
     struct worker *w = f->request.worker;
@@ -84,7 +93,7 @@ static void act(struct fields_request *f, const struct lonely_stateless *fields)
         .recovery = fields->recovery,
     };
 
-    if (!within_limits(w->b->conf, fields, glob))
+    if (!within_limits(w->b->conf, fields, glob) || !urls_allowed(&f->request, fields))
         finish_with(f, 400);
     else if (type == LONELY_STATELESS_CHECK_SUBSCRIPTIONS)
         store->check(w->store, fields->url, on_checked, f);

@@ -108,29 +108,32 @@ static int next_row(void *arg, struct store_row *row)
     return 1;
 }
 
-static bool entry_allowed(const struct conf *conf, const struct lonely_set_entry *entry)
+static bool entry_allowed(const struct set_request *s, const struct lonely_set_entry *entry)
 {
+    const struct conf *conf = s->request.worker->b->conf;
     uint64_t max =
         entry->kind == LONELY_SET_GLOB ? conf->limits.max_glob_bytes : conf->limits.max_topic_bytes;
 
-    return entry->key.len <= max && entry->recovery.len <= conf->limits.max_url_bytes;
+    return entry->key.len <= max && entry->recovery.len <= conf->limits.max_url_bytes &&
+           request_url_allowed(&s->request, entry->recovery);
 }
 
 /* Reads the lists into the etag; 0, or the status of the answer. */
 static int check_entries(struct set_request *s, struct lonely_etag *etag)
 {
-    const struct conf *conf = s->request.worker->b->conf;
     struct lonely_set_entry entry;
     uint8_t digest[LONELY_ETAG_SIZE];
+    bool first = true; /* empty lists may be set for any url: that only removes */
 
-    for (;;) {
+    for (;; first = false) {
         enum lonely_error err = lists_next(s->lists, &entry);
 
         if (err != LONELY_OK)
             return 400;
         if (entry.kind == LONELY_SET_END)
             break;
-        if (!entry_allowed(conf, &entry))
+        if ((first && !request_url_allowed(&s->request, s->fields.url)) ||
+            !entry_allowed(s, &entry))
             return 400;
         err = entry.kind == LONELY_SET_GLOB
                   ? lonely_etag_add_glob(etag, entry.key, entry.recovery)

@@ -82,6 +82,20 @@ void *request_create(struct worker *w, struct http_exchange *x, const struct rou
     return r;
 }
 
+bool request_url_allowed(const struct request *r, struct lonely_span url)
+{
+    const struct broadcaster *b = r->worker->b;
+    enum policy_verdict verdict = policy_judge_url(b->policy, url);
+
+    if (verdict == POLICY_LATER || verdict == POLICY_ALLOW)
+        return true;
+    log_warn_limited(b->log, "subscribe_refused", LOG_SPAN("url", url.ptr, url.len),
+                     LOG_STR("reason", verdict == POLICY_SCHEME ? "neither http nor https"
+                                                                : "address not allowed"),
+                     LOG_END);
+    return false;
+}
+
 void request_free(struct request *r)
 {
     worker_release(r->worker);

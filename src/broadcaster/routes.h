@@ -7,6 +7,7 @@
 #ifndef ROUTES_H
 #define ROUTES_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <lonely/stateless.h>
@@ -36,6 +37,12 @@ void request_answer(struct request *r, int status); /* no body; 503 says when to
 void request_answer_generic(struct request *r);     /* 200, RESPONSE_GENERIC */
 void request_answer_body(struct request *r, enum lonely_stateless_type type,
                          const struct lonely_stateless *body);
+
+/*
+ * May this url be stored, to be posted to? What needs no look-up is judged here, the rest when
+ * connecting (policy.h). False: log has it, and the answer is 400. Any thread.
+ */
+bool request_url_allowed(const struct request *r, struct lonely_span url);
 
 /* Frees the structure. The exchange must have been answered or aborted. */
 void request_free(struct request *r);

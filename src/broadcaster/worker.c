@@ -5,6 +5,7 @@
  * The end in order: draining waits for connections; stopping closes them and cancels posts; when the last
  * hold is released, closing takes down client, store and handles, and the loop has nothing left to run.
  */
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -126,6 +127,21 @@ void worker_command(struct worker *w, enum worker_state to)
 
 /* ---- The beginning ---- */
 
+/* Asked for each address that a delivery or MISSED is about to connect to. */
+static bool allow_address(void *arg, const char *url, const struct sockaddr *address)
+{
+    const struct worker *w = arg;
+    char text[INET6_ADDRSTRLEN] = "";
+    bool allowed = policy_allows(w->b->policy, address);
+
+    if (!allowed) {
+        uv_ip_name(address, text, sizeof(text));
+        log_warn_limited(w->b->log, "webhook_refused", LOG_STR("url", url),
+                         LOG_STR("address", text), LOG_END);
+    }
+    return allowed;
+}
+
 static bool create_client(struct worker *w, char error[256])
 {
     const struct conf *conf = w->b->conf;
@@ -141,6 +157,8 @@ static bool create_client(struct worker *w, char error[256])
         .ca_file = conf->webhook.ca_file,
         .proxy = conf->webhook.proxy,
         .user_agent = "lonelypss/" LONELY_VERSION,
+        .allow_address = allow_address,
+        .allow_arg = w,
     };
     const struct outbox_limits limits = {
         .max_in_flight = in_flight,

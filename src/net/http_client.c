@@ -179,6 +179,7 @@ static void call_put(struct http_call *call)
 
     mem_free(call->block);
     call->block = NULL;
+    call->url = NULL;
     if (client->multi == NULL || client->pool_len >= POOLED_CALLS_MAX || call->easy == NULL) {
         call_destroy(call);
         return;

@@ -30,10 +30,10 @@ struct http_client_conf {
                                          the operator's: its address is not judged, nor are names
                                          that it looks up, but literal addresses in URLs are */
     const char *user_agent;
-    /* May this address be connected to? Judged after DNS, before each connect and again before each
-     * call on a kept connection; IPv4-mapped addresses are unmapped. Must not call the client.
-     * NULL: all may. */
-    bool (*allow_address)(void *arg, const struct sockaddr *address);
+    /* May this address be connected to, for `url`? Judged after DNS, before each connect and again
+     * before each call on a kept connection; IPv4-mapped addresses are unmapped. Must not call the
+     * client. NULL: all may. */
+    bool (*allow_address)(void *arg, const char *url, const struct sockaddr *address);
     void *allow_arg;
 };
 

@@ -66,6 +66,7 @@ struct http_call {
     const struct http_source *source;
     uint64_t at;       /* bytes of the body that libcurl has */
     void *block;       /* header list, header lines, URL and small body: one allocation */
+    const char *url;   /* in the block */
     size_t head_bytes; /* of the reply, so far */
     bool head_ended;
     struct buf reply;
@@ -111,7 +112,9 @@ void http_sock_established(struct http_call *call, int local_port);
 void http_sock_destroy(struct http_sock *s);
 /* Notes who uses it; NULL: nobody, it is a kept connection. */
 void http_sock_give(struct http_sock *s, struct http_call *call);
-/* `host` is judged by conf.allow_address when it is a literal address. */
-bool http_literal_allowed(const struct http_client *client, const char *host, int port);
+/* What conf.allow_address says. */
+bool http_address_allowed(const struct http_call *call, const struct sockaddr *address);
+/* The same of `host` when it is a literal address. */
+bool http_literal_allowed(const struct http_call *call, const char *host, int port);
 
 #endif

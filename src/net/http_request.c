@@ -2,13 +2,13 @@
  * What a call tells libcurl: URL, headers, body, options, and the callbacks through which libcurl
  * takes the body and gives the reply. Called by http_client.c.
  */
-#include <arpa/inet.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
 #include "http_client_private.h"
+#include "http_url.h"
 #include "mem.h"
 
 enum {
@@ -32,7 +32,7 @@ static int on_ready(void *arg, char *ip, char *local_ip, int port, int local_por
     call->sending = true;
     call->attempt_expired = false;
     call->trouble = HTTP_CALL_REPLIED; /* of addresses tried in vain */
-    if (client->conf.proxy == NULL && !http_literal_allowed(client, ip, port)) {
+    if (client->conf.proxy == NULL && !http_literal_allowed(call, ip, port)) {
         http_call_trouble(call, HTTP_CALL_CONNECT, "address not allowed any more");
         return CURL_PREREQFUNC_ABORT;
     }
@@ -142,42 +142,10 @@ static int on_seek(void *arg, curl_off_t at, int origin)
 
 /* ---- preparing a call ---- */
 
-static bool is_sent_as_is(unsigned char c)
-{
-    return c != ' ' && c < 0x80;
-}
-
 /* libcurl would guess a missing scheme. */
 static bool url_has_scheme(const char *url)
 {
     return strncasecmp(url, "http://", 7) == 0 || strncasecmp(url, "https://", 8) == 0;
-}
-
-/*
- * The URL without its fragment, and what RFC 3986 does not allow in path and query
- * percent-encoded. Control characters stay: libcurl refuses them. `to` NULL: only counts.
- */
-static size_t url_copy(const char *url, char *to)
-{
-    static const char hex[] = "0123456789ABCDEF";
-    const char *host = strstr(url, "://");
-    size_t host_end, n = 0;
-
-    host = host == NULL ? url : host + 3;
-    host_end = (size_t)(host - url) + strcspn(host, "/?#");
-    for (size_t i = 0; url[i] != '\0' && url[i] != '#'; i++) {
-        unsigned char c = (unsigned char)url[i];
-        bool as_is = i < host_end || is_sent_as_is(c);
-
-        if (to != NULL && as_is)
-            to[n] = (char)c;
-        else if (to != NULL)
-            memcpy(to + n, (char[3]){ '%', hex[c >> 4], hex[c & 15] }, 3);
-        n += as_is ? 1 : 3;
-    }
-    if (to != NULL)
-        to[n] = '\0';
-    return n + 1;
 }
 
 static bool header_is_valid(const char *line)
@@ -276,28 +244,25 @@ static bool set_body(struct http_call *call, uint8_t *copy)
     return err == CURLE_OK;
 }
 
-/* Through a proxy only addresses that stand in the URL can be judged; libcurl's parser sees them
- * in every spelling. */
-static bool proxied_allowed(struct http_call *call, const char *url)
+/* Through a proxy only addresses that stand in the URL can be judged. */
+static bool proxied_allowed(struct http_call *call)
 {
-    CURLU *parsed = curl_url();
-    char *host = NULL;
-    size_t len;
-    bool ok = true;
+    struct sockaddr_storage address;
 
-    if (parsed != NULL && curl_url_set(parsed, CURLUPART_URL, url, 0) == CURLUE_OK &&
-        curl_url_get(parsed, CURLUPART_HOST, &host, 0) == CURLUE_OK) {
-        len = strlen(host);
-        if (len > 2 && host[0] == '[') {
-            host[len - 1] = '\0';
-            ok = http_literal_allowed(call->client, host + 1, 0);
-        } else {
-            ok = http_literal_allowed(call->client, host, 0);
-        }
+    switch (http_url_read(call->url, &address)) {
+    case HTTP_URL_MALFORMED:
+    case HTTP_URL_SCHEME:
+        http_call_trouble(call, HTTP_CALL_URL, "the URL cannot be read");
+        return false;
+    case HTTP_URL_ADDRESS:
+        if (http_address_allowed(call, (const struct sockaddr *)&address))
+            break;
+        http_call_trouble(call, HTTP_CALL_CONNECT, "address not allowed");
+        return false;
+    case HTTP_URL_NAME:
+        break;
     }
-    curl_free(host);
-    curl_url_cleanup(parsed);
-    return ok;
+    return true;
 }
 
 /* Bytes of the block: list, lines, URL, small body; 0: a header is unusable. */
@@ -312,7 +277,7 @@ static size_t block_size(const struct http_call_request *request, size_t body_by
             return 0;
         size += strlen(request->headers[i]) + 1;
     }
-    return size + url_copy(request->url, NULL) + body_bytes;
+    return size + http_url_clean(request->url, NULL) + body_bytes;
 }
 
 /* libcurl takes milliseconds as a long up to INT_MAX, and for connecting 0 as its default. */
@@ -425,10 +390,11 @@ void http_call_prepare(struct http_call *call, const struct http_call_request *r
     url = headers_copy(call, request,
                        (char *)call->block +
                            (request->header_count + LEFT_OUT_LEN) * sizeof(struct curl_slist));
-    body = url + url_copy(request->url, url);
-    if (call->client->conf.proxy != NULL && !proxied_allowed(call, url))
-        http_call_trouble(call, HTTP_CALL_CONNECT, "address not allowed");
-    else if (curl_easy_setopt(call->easy, CURLOPT_URL, url) != CURLE_OK)
+    body = url + http_url_clean(request->url, url);
+    call->url = url;
+    if (call->client->conf.proxy != NULL && !proxied_allowed(call))
+        return;
+    if (curl_easy_setopt(call->easy, CURLOPT_URL, url) != CURLE_OK)
         http_call_trouble(call, HTTP_CALL_URL, "URL too long");
     else if (curl_easy_setopt(call->easy, CURLOPT_HTTPHEADER, call->block) != CURLE_OK ||
              !set_body(call, small ? (uint8_t *)body : NULL))

@@ -175,12 +175,13 @@ int http_sock_watch(CURL *easy, curl_socket_t fd, int what, void *arg, void *unu
     return 0;
 }
 
-static bool address_allowed(const struct http_client *client, const struct sockaddr *address)
+bool http_address_allowed(const struct http_call *call, const struct sockaddr *address)
 {
+    const struct http_client_conf *conf = &call->client->conf;
     struct sockaddr_in v4 = { .sin_family = AF_INET };
     struct sockaddr_in6 v6;
 
-    if (client->conf.allow_address == NULL)
+    if (conf->allow_address == NULL)
         return true;
     if (address->sa_family == AF_INET6) {
         memcpy(&v6, address, sizeof v6);
@@ -190,19 +191,18 @@ static bool address_allowed(const struct http_client *client, const struct socka
             address = (const struct sockaddr *)&v4;
         }
     }
-    return client->conf.allow_address(client->conf.allow_arg, address);
+    return conf->allow_address(conf->allow_arg, call->url, address);
 }
 
-/* `host` is judged when it is a literal address. */
-bool http_literal_allowed(const struct http_client *client, const char *host, int port)
+bool http_literal_allowed(const struct http_call *call, const char *host, int port)
 {
     struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
     struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port) };
 
     if (inet_pton(AF_INET, host, &v4.sin_addr) == 1)
-        return address_allowed(client, (const struct sockaddr *)&v4);
+        return http_address_allowed(call, (const struct sockaddr *)&v4);
     if (inet_pton(AF_INET6, host, &v6.sin6_addr) == 1)
-        return address_allowed(client, (const struct sockaddr *)&v6);
+        return http_address_allowed(call, (const struct sockaddr *)&v6);
     return true;
 }
 
@@ -234,7 +234,7 @@ curl_socket_t http_sock_open(void *arg, curlsocktype purpose, struct curl_sockad
     int fd;
 
     (void)purpose;
-    if (client->conf.proxy == NULL && !address_allowed(client, &address->addr)) {
+    if (client->conf.proxy == NULL && !http_address_allowed(call, &address->addr)) {
         http_call_trouble(call, HTTP_CALL_CONNECT, "address not allowed");
         http_call_retry_later(call);
         return CURL_SOCKET_BAD;

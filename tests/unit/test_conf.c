@@ -14,7 +14,7 @@
 #include "mem.h"
 #include "tables.h"
 
-#define N_OPTIONS 45
+#define N_OPTIONS 47
 
 static char folder[] = "/tmp/test_conf.XXXXXX";
 static char path[64];
@@ -79,6 +79,11 @@ static void defaults(void **state)
     assert_true(c.webhook.max_per_url == 8);
     assert_true(c.webhook.max_queued == 65536);
     assert_true(c.webhook.max_reply_bytes == 262144);
+    assert_int_equal(c.webhook.allow.count, 2);
+    assert_string_equal(c.webhook.allow.items[0], "0.0.0.0/0");
+    assert_string_equal(c.webhook.allow.items[1], "::/0");
+    assert_int_equal(c.webhook.deny.count, 7);
+    assert_string_equal(c.webhook.deny.items[6], "ff00::/8");
     assert_null(c.webhook.ca_file);
     assert_null(c.webhook.proxy);
     assert_true(c.missed.sweep_missed_interval_ms == 10000);
@@ -188,6 +193,18 @@ static const struct file_error_case {
     { "[webhook]\nproxy = ftp://x\n",
       "x.ini:2: webhook.proxy: \"ftp://x\": expected http://HOST:PORT (or https, socks4, socks4a, "
       "socks5, socks5h), or none" },
+    { "[webhook]\ndeny =\n", "x.ini:2: webhook.deny: \"\": expected ADDRESS/BITS such as "
+                             "10.0.0.0/8 or fd00::/8" },
+    { "[webhook]\nallow = ::/0\nallow = 10.0.0.0/8 10.0.0.1\n",
+      "x.ini:3: webhook.allow: \"10.0.0.0/8 10.0.0.1\": 10.0.0.1: expected ADDRESS/BITS such as "
+      "10.0.0.0/8 or fd00::/8" },
+    { "[webhook]\nallow = 10.1.0.0/8\n",
+      "x.ini:2: webhook.allow: \"10.1.0.0/8\": 10.1.0.0/8: bits are set behind the prefix" },
+    { "[webhook]\ndeny = none\n", "x.ini:2: webhook.deny: \"none\": none: expected ADDRESS/BITS "
+                                  "such as 10.0.0.0/8 or fd00::/8" },
+    { "[webhook]\ndeny = 64:ff9b::/96\n",
+      "x.ini:2: webhook.deny: \"64:ff9b::/96\": 64:ff9b::/96: these addresses are judged as IPv4; "
+      "give the IPv4 range" },
     { "[limits]\nmax_topic_bytes = 64K\n", "x.ini:2: limits.max_topic_bytes: \"64K\": expected a "
                                            "size in bytes such as 4096, 64K, 10M or "
                                            "1G, from 1 to 65535" },
@@ -326,6 +343,10 @@ static const struct value_case {
     { "http.header_timeout=0x10", NULL },
     { "http.header_timeout=10S", NULL },
     { "http.header_timeout=10 s", NULL },
+    { "webhook.deny=10.0.0.0/8", "10.0.0.0/8" },
+    { "webhook.deny=10.0.0.0/8\t::/0", "10.0.0.0/8 ::/0" },
+    { "webhook.deny=none", NULL },
+    { "webhook.deny=10.0.0.0/8,::/0", NULL },
     { "http.header_timeout=10d", NULL },
     { "http.header_timeout=10K", NULL },
     { "http.header_timeout=9999999999999999999", NULL },

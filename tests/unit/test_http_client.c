@@ -832,13 +832,14 @@ struct rule {
     bool allow;
     unsigned asked;
     int family, port;
-    char text[64];
+    char text[64], url[128];
 };
 
-static bool judge(void *arg, const struct sockaddr *address)
+static bool judge(void *arg, const char *url, const struct sockaddr *address)
 {
     struct rule *r = arg;
 
+    snprintf(r->url, sizeof r->url, "%s", url);
     r->asked++;
     r->family = address->sa_family;
     uv_ip_name(address, r->text, sizeof r->text);
@@ -868,6 +869,7 @@ static void test_allow_address(void **state)
         assert_int_equal(rule.family, AF_INET);
         assert_string_equal(rule.text, "127.0.0.1");
         assert_int_equal(rule.port, f->server.port);
+        assert_non_null(strstr(rule.url, i == 1 ? "http://[::ffff:127.0.0.1]:" : "/ok"));
     }
     assert_int_equal(f->server.accepted, 0);
     rule.allow = true;
@@ -890,6 +892,9 @@ static void test_proxy(void **state)
         { "http://0xc0000201/ok", HTTP_CALL_CONNECT },
         { "http://[::ffff:192.0.2.1]/ok", HTTP_CALL_CONNECT },
         { "http://[2001:db8::1]/ok", HTTP_CALL_CONNECT },
+        { "http://192.0.2.1./ok", HTTP_CALL_CONNECT },
+        { "http://%30xc0.0.513/ok", HTTP_CALL_CONNECT },
+        { "http://[2001:db8::1/ok", HTTP_CALL_URL },
     };
     struct fixture *f = *state;
     struct rule rule = { 0 };
@@ -905,6 +910,7 @@ static void test_proxy(void **state)
     }
     assert_ptr_equal(strstr(f->server.head, "POST http://name.invalid/ok HTTP/1.1\r\n"),
                      f->server.head);
+    assert_string_equal(rule.url, "http://%30xc0.0.513/ok");
     assert_int_equal(f->server.requests, 1);
 }
 
