@@ -163,6 +163,9 @@ class TlsSubscriber(Subscriber):
         except OSError:
             connection.close()
             return
+        with self.lock:
+            self.connections.discard(connection)
+            self.connections.add(secured)
         super()._serve(secured)
 
 
