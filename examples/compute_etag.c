@@ -27,7 +27,7 @@ static int by_bytes(const void *a, const void *b)
 /* All topics first, then all globs, each in ascending order and without duplicates. */
 static enum lonely_error compute(struct lonely_etag *e, char **topics, size_t n_topics,
                                  char **globs, size_t n_globs, const char *url,
-                                 const char *recovery, uint8_t etag[LONELY_ETAG_SIZE])
+                                 const char *recovery, uint8_t etag[LONELY_ETAG_BYTES])
 {
     enum lonely_error err = lonely_etag_init(e, span_of(url));
 
@@ -43,7 +43,7 @@ static enum lonely_error compute(struct lonely_etag *e, char **topics, size_t n_
 int main(int argc, char **argv)
 {
     static struct lonely_etag e; /* 64 KiB: not on the stack */
-    uint8_t etag[LONELY_ETAG_SIZE];
+    uint8_t etag[LONELY_ETAG_BYTES];
     enum lonely_error err;
     int dashes = 3, globs;
 

@@ -17,7 +17,7 @@ static struct lonely_span span(const void *ptr, size_t len)
 
 int main(int argc, char **argv)
 {
-    uint8_t hash[LONELY_SHA512_SIZE];
+    uint8_t hash[LONELY_SHA512_BYTES];
     struct lonely_stateless notify = { 0 }, answer;
     char reply[4096];
     const char *body = NULL;

@@ -26,7 +26,7 @@ static enum lonely_error sign_and_check(struct lonely_auth_ctx *ctx,
                                         const struct lonely_auth_input *in, uint64_t now,
                                         struct lonely_span nonce)
 {
-    uint8_t text[LONELY_AUTH_MAX];
+    uint8_t text[LONELY_AUTH_MAX_BYTES];
     struct lonely_span authorization = { text, 0 };
     struct lonely_auth_verified verified;
     enum lonely_auth_result result;
@@ -49,7 +49,7 @@ static enum lonely_error sign_and_check(struct lonely_auth_ctx *ctx,
 
 int main(int argc, char **argv)
 {
-    uint8_t random[4], nonce_text[LONELY_AUTH_NONCE_SIZE];
+    uint8_t random[4], nonce_text[LONELY_AUTH_NONCE_BYTES];
     struct lonely_span nonce = { nonce_text, sizeof nonce_text };
     struct lonely_auth_ctx *ctx = NULL;
     struct lonely_auth_key *key = NULL;

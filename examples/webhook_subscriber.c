@@ -68,7 +68,7 @@ static void receive(int fd, char *buf)
     const char *body;
     size_t body_len;
     struct lonely_stateless call, confirmation = { .count = 1 };
-    uint8_t answer[LONELY_STATELESS_RESPONSE_GENERIC_MAX];
+    uint8_t answer[LONELY_STATELESS_RESPONSE_GENERIC_MAX_BYTES];
     char head[128];
     struct lonely_result parsed, written;
 

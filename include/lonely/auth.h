@@ -104,9 +104,9 @@ struct lonely_auth_input {
 /* ---- Keys ---- */
 
 /* Longest secret of the scheme token, in bytes. */
-#define LONELY_AUTH_TOKEN_MAX 4096
+#define LONELY_AUTH_TOKEN_MAX_BYTES 4096
 /* Size of the key of the scheme hmac, decoded, in bytes. */
-#define LONELY_AUTH_HMAC_KEY_SIZE 64
+#define LONELY_AUTH_HMAC_KEY_BYTES 64
 
 struct lonely_auth_key; /* opaque */
 
@@ -114,7 +114,7 @@ struct lonely_auth_key; /* opaque */
  * Makes a key from a secret as it stands in a secrets file. The secret is copied and may be wiped
  * after the call.                                                  (doc/protocol/auth.md, 2, 3)
  *
- * @param secret  none: ignored. token: 1 to LONELY_AUTH_TOKEN_MAX bytes of visible ASCII and
+ * @param secret  none: ignored. token: 1 to LONELY_AUTH_TOKEN_MAX_BYTES bytes of visible ASCII and
  *                spaces, the last one no space (others do not survive an HTTP header). hmac: base64
  *                of exactly 64 bytes, URL-safe or standard alphabet, padding optional, bytes
  * outside both alphabets are skipped
@@ -139,26 +139,26 @@ LONELY_API enum lonely_error lonely_auth_ctx_create(struct lonely_auth_ctx **out
 LONELY_API void lonely_auth_ctx_destroy(struct lonely_auth_ctx *ctx);
 
 /* Size of the text of a new secret. */
-#define LONELY_AUTH_SECRET_SIZE 86
+#define LONELY_AUTH_SECRET_BYTES 86
 
 /** Writes 64 random bytes as the text of a new secret, for hmac and token alike: URL-safe base64
  *  without padding, no NUL behind.                                   (doc/protocol/auth.md, 6) */
-LONELY_API void lonely_auth_secret_text(const uint8_t random[LONELY_AUTH_HMAC_KEY_SIZE],
-                                        uint8_t out[LONELY_AUTH_SECRET_SIZE]);
+LONELY_API void lonely_auth_secret_text(const uint8_t random[LONELY_AUTH_HMAC_KEY_BYTES],
+                                        uint8_t out[LONELY_AUTH_SECRET_BYTES]);
 
 /* ---- Signing ---- */
 
 /* Longest string of the scheme hmac: with a nonce of 255 bytes and a time of 20 digits. With a
  * nonce of lonely_auth_nonce_text and a time of 10 digits it has 113 bytes. */
-#define LONELY_AUTH_HMAC_MAX 372
+#define LONELY_AUTH_HMAC_MAX_BYTES 372
 /* Longest string of any scheme: a buffer of this size is always enough. */
-#define LONELY_AUTH_MAX (7 + LONELY_AUTH_TOKEN_MAX)
+#define LONELY_AUTH_MAX_BYTES (7 + LONELY_AUTH_TOKEN_MAX_BYTES)
 /* Size of a nonce as senders make it. */
-#define LONELY_AUTH_NONCE_SIZE 6
+#define LONELY_AUTH_NONCE_BYTES 6
 
 /** Writes 4 random bytes as the 6 characters of a nonce (URL-safe base64, no NUL behind). */
 LONELY_API void lonely_auth_nonce_text(const uint8_t random[4],
-                                       uint8_t out[LONELY_AUTH_NONCE_SIZE]);
+                                       uint8_t out[LONELY_AUTH_NONCE_BYTES]);
 
 /** Room that lonely_auth_sign needs at most with this key, in bytes; 0 for none. */
 LONELY_API size_t lonely_auth_sign_max(const struct lonely_auth_key *key);
@@ -186,7 +186,7 @@ LONELY_API enum lonely_error lonely_auth_sign(struct lonely_auth_ctx *ctx,
 /* ---- Verifying ---- */
 
 /* Size of a mac, in bytes. */
-#define LONELY_AUTH_MAC_SIZE 64
+#define LONELY_AUTH_MAC_BYTES 64
 /* A timestamp may be this far from the clock of the verifier, either way, in seconds. */
 #define LONELY_AUTH_WINDOW_S 120
 
@@ -194,7 +194,7 @@ LONELY_API enum lonely_error lonely_auth_sign(struct lonely_auth_ctx *ctx,
 struct lonely_auth_verified {
     size_t key; /* index of the key that fitted; above 0 somebody still uses an older secret */
     bool store; /* put `mac` into the store of used macs, see lonely_auth_verify */
-    uint8_t mac[LONELY_AUTH_MAC_SIZE];
+    uint8_t mac[LONELY_AUTH_MAC_BYTES];
     uint64_t keep_until_epoch_s; /* `mac` may be forgotten at this time or later */
 };
 

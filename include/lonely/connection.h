@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /** Room for the longest url and its NUL. */
-#define LONELY_CONNECTION_URL_BYTES 73
+#define LONELY_CONNECTION_URL_MAX_BYTES 73
 
 /** Which counter a message uses. (doc/protocol/stateful.md, 9) */
 enum lonely_counter {
@@ -67,7 +67,7 @@ LONELY_API enum lonely_error lonely_connection_take(struct lonely_connection *c,
  * @return the length without the NUL
  */
 LONELY_API size_t lonely_connection_url(const struct lonely_connection *c, int64_t number,
-                                        char out[LONELY_CONNECTION_URL_BYTES]);
+                                        char out[LONELY_CONNECTION_URL_MAX_BYTES]);
 
 #ifdef __cplusplus
 }

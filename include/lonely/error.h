@@ -37,9 +37,9 @@ extern "C" {
     X(LONELY_E_ARGUMENT, "an argument is outside its documented range")
 
 enum lonely_error {
-#define X(name, text) name,
-    LONELY_ERROR_MAP(X)
-#undef X
+#define LONELY_X_(name, text) name,
+    LONELY_ERROR_MAP(LONELY_X_)
+#undef LONELY_X_
 };
 
 /** What a parser or serializer says: the error and where. `at` is documented with each function. */

@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define LONELY_ETAG_SIZE 64
+#define LONELY_ETAG_BYTES LONELY_SHA512_BYTES
 
 /** The format byte that goes with every etag on the wire. */
 #define LONELY_ETAG_FORMAT 0
@@ -58,7 +58,7 @@ LONELY_API enum lonely_error lonely_etag_add_glob(struct lonely_etag *e, struct 
 
 /** Writes the etag. LONELY_OK, LONELY_E_STATE (after final or an error) or LONELY_E_CRYPTO. */
 LONELY_API enum lonely_error lonely_etag_final(struct lonely_etag *e,
-                                               uint8_t etag[LONELY_ETAG_SIZE]);
+                                               uint8_t etag[LONELY_ETAG_BYTES]);
 
 #ifdef __cplusplus
 }

@@ -28,7 +28,7 @@
 extern "C" {
 #endif
 
-#define LONELY_GLOB_MAX 65535
+#define LONELY_GLOB_MAX_BYTES 65535
 
 /** An analysed pattern: views into the caller's bytes, which must outlive it. Read only. */
 struct lonely_glob {
@@ -62,7 +62,7 @@ struct lonely_glob_topic {
 };
 
 /** Prepares a topic. False: it is not UTF-8, no glob matches it, and `out` is not filled. */
-LONELY_API bool lonely_glob_topic(struct lonely_span topic, struct lonely_glob_topic *out);
+LONELY_API bool lonely_glob_topic_init(struct lonely_span topic, struct lonely_glob_topic *out);
 
 enum lonely_glob_verdict {
     LONELY_GLOB_NO_MATCH,

@@ -19,7 +19,6 @@ extern "C" {
 #endif
 
 #define LONELY_NONCE_BYTES          32
-#define LONELY_HASH_BYTES           64
 #define LONELY_IDENTIFIER_MAX_BYTES 64
 #define LONELY_HEADER_MAX_BYTES     65535 /* any header value */
 

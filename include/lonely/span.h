@@ -26,6 +26,9 @@ struct lonely_span {
     size_t len;
 };
 
+/** Bytes of a SHA-512: of a message, of a body, of a strong etag. */
+#define LONELY_SHA512_BYTES 64
+
 #ifdef __cplusplus
 }
 #endif

@@ -44,28 +44,29 @@ enum lonely_stateless_type {
 };
 
 /** Most bytes of a field with a 16-bit length: topics, globs, urls, tracing, authorization. */
-#define LONELY_FIELD16_MAX    65535
-#define LONELY_IDENTIFIER_MAX 255
-#define LONELY_SHA512_SIZE    64
+#define LONELY_FIELD16_MAX_BYTES 65535
+
+/** Most bytes of an identifier here; in the frames of message.h it is less. */
+#define LONELY_STATELESS_IDENTIFIER_MAX_BYTES 255
 
 /**
  * The longest body of each type (for the three heads: without what follows the head). A peer that
  * has sent that many bytes and still gets LONELY_E_TRUNCATED does not exist, so this is the size
  * of the buffer to collect one in. lonely_stateless_max() gives the same numbers.
  */
-#define LONELY_STATELESS_NOTIFY_MAX                         131402
-#define LONELY_STATELESS_SUBSCRIBE_MAX                      262148
-#define LONELY_STATELESS_UNSUBSCRIBE_MAX                    196611
-#define LONELY_STATELESS_CHECK_SUBSCRIPTIONS_MAX            131074
-#define LONELY_STATELESS_SET_SUBSCRIPTIONS_MAX              131143
-#define LONELY_STATELESS_RECEIVE_MAX                        131338
-#define LONELY_STATELESS_MISSED_MAX                         131074
-#define LONELY_STATELESS_RESPONSE_CONFIRM_RECEIVE_MAX       131336
-#define LONELY_STATELESS_RESPONSE_CONFIRM_MISSED_MAX        131076
-#define LONELY_STATELESS_RESPONSE_UNSUBSCRIBE_IMMEDIATE_MAX 2
-#define LONELY_STATELESS_RESPONSE_GENERIC_MAX               131076
-#define LONELY_STATELESS_RESPONSE_NOTIFY_MAX                131336
-#define LONELY_STATELESS_RESPONSE_CHECK_SUBSCRIPTIONS_MAX   131141
+#define LONELY_STATELESS_NOTIFY_MAX_BYTES                         131402
+#define LONELY_STATELESS_SUBSCRIBE_MAX_BYTES                      262148
+#define LONELY_STATELESS_UNSUBSCRIBE_MAX_BYTES                    196611
+#define LONELY_STATELESS_CHECK_SUBSCRIPTIONS_MAX_BYTES            131074
+#define LONELY_STATELESS_SET_SUBSCRIPTIONS_MAX_BYTES              131143
+#define LONELY_STATELESS_RECEIVE_MAX_BYTES                        131338
+#define LONELY_STATELESS_MISSED_MAX_BYTES                         131074
+#define LONELY_STATELESS_RESPONSE_CONFIRM_RECEIVE_MAX_BYTES       131336
+#define LONELY_STATELESS_RESPONSE_CONFIRM_MISSED_MAX_BYTES        131076
+#define LONELY_STATELESS_RESPONSE_UNSUBSCRIBE_IMMEDIATE_MAX_BYTES 2
+#define LONELY_STATELESS_RESPONSE_GENERIC_MAX_BYTES               131076
+#define LONELY_STATELESS_RESPONSE_NOTIFY_MAX_BYTES                131336
+#define LONELY_STATELESS_RESPONSE_CHECK_SUBSCRIPTIONS_MAX_BYTES   131141
 
 /**
  * The fields of any body. Which ones a body has, in wire order:
@@ -149,13 +150,13 @@ struct lonely_set_entry {
 };
 
 /** Most bytes of one entry on the wire. */
-#define LONELY_SET_ENTRY_MAX 131074
+#define LONELY_SET_ENTRY_MAX_BYTES 131074
 
 /** The last key, to see that the next one is greater. For the structs below only. */
 struct lonely_set_order {
     bool any;
     uint32_t len;
-    uint8_t key[LONELY_FIELD16_MAX];
+    uint8_t key[LONELY_FIELD16_MAX_BYTES];
 };
 
 /**
@@ -169,7 +170,7 @@ struct lonely_set_reader {
     uint32_t left; /* entries of this list that are still to come */
     enum lonely_error err;
     uint32_t held; /* bytes of an unfinished entry or count in `part` */
-    uint8_t part[LONELY_SET_ENTRY_MAX];
+    uint8_t part[LONELY_SET_ENTRY_MAX_BYTES];
     struct lonely_set_order last;
 };
 
@@ -209,7 +210,7 @@ LONELY_API void lonely_set_writer_init(struct lonely_set_writer *w, uint32_t top
 
 /**
  * Writes one entry: all topics first, then all globs, each in ascending order; at the end
- * one call with kind LONELY_SET_END. LONELY_SET_ENTRY_MAX + 4 bytes of room are always enough.
+ * one call with kind LONELY_SET_END. LONELY_SET_ENTRY_MAX_BYTES + 4 bytes of room are always enough.
  *
  * @return  LONELY_OK            .at: bytes written, 0 is possible for LONELY_SET_END
  *          LONELY_E_NO_SPACE    .at: bytes needed. Nothing changed: call again with more room
@@ -226,11 +227,11 @@ LONELY_API struct lonely_result lonely_set_writer_add(struct lonely_set_writer *
 /* ---- Repr-Digest (doc/protocol/http.md, 3 and Q21) ------------------------------------------- */
 
 /** `sha-512=`, 88 characters of base64 and a NUL. */
-#define LONELY_REPR_DIGEST_SIZE 97
+#define LONELY_REPR_DIGEST_BYTES 97
 
 /** Writes the value of Repr-Digest that goes with RECEIVE: without colons, NUL-terminated. */
-LONELY_API void lonely_repr_digest_write(const uint8_t sha512[LONELY_SHA512_SIZE],
-                                         char out[LONELY_REPR_DIGEST_SIZE]);
+LONELY_API void lonely_repr_digest_write(const uint8_t sha512[LONELY_SHA512_BYTES],
+                                         char out[LONELY_REPR_DIGEST_BYTES]);
 
 /**
  * Reads the value of a Repr-Digest header; several headers are to be joined with commas first. Of
@@ -243,7 +244,7 @@ LONELY_API void lonely_repr_digest_write(const uint8_t sha512[LONELY_SHA512_SIZE
  *          LONELY_E_HASH_SIZE       it is not base64 of 64 bytes
  */
 LONELY_API enum lonely_error lonely_repr_digest_parse(struct lonely_span value,
-                                                      uint8_t sha512[LONELY_SHA512_SIZE]);
+                                                      uint8_t sha512[LONELY_SHA512_BYTES]);
 
 #ifdef __cplusplus
 }

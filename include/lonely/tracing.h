@@ -17,9 +17,9 @@ extern "C" {
 #endif
 
 /** Most bytes of flag, count and entries together; 16 more of times make the field's 65,535. */
-#define LONELY_TRACING_ENTRIES_MAX 65519
+#define LONELY_TRACING_ENTRIES_MAX_BYTES 65519
 
-#define LONELY_TRACING_MINIMAL_SIZE 79
+#define LONELY_TRACING_MINIMAL_BYTES 79
 
 /**
  * Writes the least that reference clients can read: the entries `auth_accepted` and
@@ -30,7 +30,7 @@ extern "C" {
  * 1970
  */
 LONELY_API void lonely_tracing_minimal(double accepted_s, double finished_s, uint64_t received_ns,
-                                       uint64_t sent_ns, uint8_t out[LONELY_TRACING_MINIMAL_SIZE]);
+                                       uint64_t sent_ns, uint8_t out[LONELY_TRACING_MINIMAL_BYTES]);
 
 /** A writer of any entries, up to a limit. The fields are private. */
 struct lonely_tracing_writer {

@@ -248,14 +248,14 @@ void secrets_fini(struct secrets *s)
 
 /* ---- Writing ---- */
 
-static bool generate(char secret[LONELY_AUTH_SECRET_SIZE + 1])
+static bool generate(char secret[LONELY_AUTH_SECRET_BYTES + 1])
 {
-    uint8_t random[LONELY_AUTH_HMAC_KEY_SIZE];
+    uint8_t random[LONELY_AUTH_HMAC_KEY_BYTES];
 
     if (getentropy(random, sizeof random) != 0)
         return false;
     lonely_auth_secret_text(random, (uint8_t *)secret);
-    secret[LONELY_AUTH_SECRET_SIZE] = '\0';
+    secret[LONELY_AUTH_SECRET_BYTES] = '\0';
     explicit_bzero(random, sizeof random);
     return true;
 }

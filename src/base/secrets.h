@@ -52,7 +52,7 @@ void secrets_fini(struct secrets *s);
 struct secrets_text {
     struct secrets_text_part {
         enum lonely_auth_scheme scheme;
-        char secret[LONELY_AUTH_TOKEN_MAX + 1]; /* empty for none */
+        char secret[LONELY_AUTH_TOKEN_MAX_BYTES + 1]; /* empty for none */
     } to_broadcaster, to_subscriber;
 };
 

@@ -18,7 +18,7 @@
 struct delivery_message {
     struct lonely_span topic;
     struct body *body;
-    char repr_digest[sizeof("Repr-Digest: ") + LONELY_REPR_DIGEST_SIZE]; /* the header line */
+    char repr_digest[sizeof("Repr-Digest: ") + LONELY_REPR_DIGEST_BYTES]; /* the header line */
 };
 
 enum delivery_outcome {

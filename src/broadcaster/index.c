@@ -423,7 +423,7 @@ bool index_match(struct index *index, struct lonely_span topic, uint64_t max_ste
 {
     struct match m = { .steps = max_steps, .locked_steps = LOCKED_STEPS };
     uint64_t hash = map_siphash(index->secrets.topic, topic.ptr, topic.len);
-    bool may_match_globs = lonely_glob_topic(topic, &m.topic);
+    bool may_match_globs = lonely_glob_topic_init(topic, &m.topic);
     bool ok = true;
 
     pthread_rwlock_rdlock(&index->lock);

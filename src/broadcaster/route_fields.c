@@ -56,7 +56,7 @@ static void on_checked(void *arg, enum store_status status, const uint8_t etag[6
 
     if (status == STORE_OK)
         request_answer_body(&f->request, LONELY_STATELESS_RESPONSE_CHECK_SUBSCRIPTIONS,
-                            &(struct lonely_stateless){ .hash = { etag, LONELY_SHA512_SIZE } });
+                            &(struct lonely_stateless){ .hash = { etag, LONELY_SHA512_BYTES } });
     else
         request_answer(&f->request, 503);
     finish(f);

@@ -48,7 +48,7 @@ static void on_notified(void *arg, enum hub_status status, uint32_t notified)
 {
     struct notify_request *n = arg;
     const struct clock *clock = n->request.worker->b->clock;
-    uint8_t tracing[LONELY_TRACING_MINIMAL_SIZE];
+    uint8_t tracing[LONELY_TRACING_MINIMAL_BYTES];
     uint64_t now_ns = (uint64_t)clock_wall_ns(clock);
 
     if (status != HUB_OK) {
@@ -75,7 +75,7 @@ static void on_body(void *arg, enum body_error err, struct body *body)
         finish_with(n, err == BODY_NO_ROOM ? 507 : 500);
         return;
     }
-    if (memcmp(body_sha512(body), n->fields.hash.ptr, LONELY_SHA512_SIZE) != 0) {
+    if (memcmp(body_sha512(body), n->fields.hash.ptr, LONELY_SHA512_BYTES) != 0) {
         finish_with(n, 400);
         return;
     }
@@ -222,6 +222,6 @@ void route_notify(struct worker *w, struct http_exchange *x, const struct route 
     static const struct http_body_ops ops = { on_piece, on_end, on_abort };
     struct notify_request *n = request_create(w, x, route, sizeof(*n));
 
-    buf_init(&n->head, LONELY_STATELESS_NOTIFY_MAX);
+    buf_init(&n->head, LONELY_STATELESS_NOTIFY_MAX_BYTES);
     http_exchange_read_body(x, &ops, n);
 }

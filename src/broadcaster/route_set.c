@@ -122,7 +122,7 @@ static bool entry_allowed(const struct set_request *s, const struct lonely_set_e
 static int check_entries(struct set_request *s, struct lonely_etag *etag)
 {
     struct lonely_set_entry entry;
-    uint8_t digest[LONELY_ETAG_SIZE];
+    uint8_t digest[LONELY_ETAG_BYTES];
     bool first = true; /* empty lists may be set for any url: that only removes */
 
     for (;; first = false) {
@@ -279,7 +279,7 @@ void route_set(struct worker *w, struct http_exchange *x, const struct route *ro
     static const struct http_body_ops ops = { on_piece, on_end, on_abort };
     struct set_request *s = request_create(w, x, route, sizeof(*s));
 
-    buf_init(&s->head, LONELY_STATELESS_SET_SUBSCRIPTIONS_MAX);
+    buf_init(&s->head, LONELY_STATELESS_SET_SUBSCRIPTIONS_MAX_BYTES);
     s->head_needed = 2;
     http_exchange_read_body(x, &ops, s);
 }

@@ -112,10 +112,10 @@ enum lonely_auth_scheme lonely_auth_key_scheme(const struct lonely_auth_key *key
     return key->scheme->id;
 }
 
-void lonely_auth_secret_text(const uint8_t random[LONELY_AUTH_HMAC_KEY_SIZE],
-                             uint8_t out[LONELY_AUTH_SECRET_SIZE])
+void lonely_auth_secret_text(const uint8_t random[LONELY_AUTH_HMAC_KEY_BYTES],
+                             uint8_t out[LONELY_AUTH_SECRET_BYTES])
 {
-    base64_encode_unpadded(BASE64_URL, (struct lonely_span){ random, LONELY_AUTH_HMAC_KEY_SIZE },
+    base64_encode_unpadded(BASE64_URL, (struct lonely_span){ random, LONELY_AUTH_HMAC_KEY_BYTES },
                            out);
 }
 
@@ -145,7 +145,7 @@ void lonely_auth_ctx_destroy(struct lonely_auth_ctx *ctx)
 
 /* ---- Signing ---- */
 
-void lonely_auth_nonce_text(const uint8_t random[4], uint8_t out[LONELY_AUTH_NONCE_SIZE])
+void lonely_auth_nonce_text(const uint8_t random[4], uint8_t out[LONELY_AUTH_NONCE_BYTES])
 {
     base64_encode_unpadded(BASE64_URL, (struct lonely_span){ random, 4 }, out);
 }

@@ -16,10 +16,10 @@ static const char prefix[] = "X-HMAC ";
 #define PREFIX_LEN (sizeof prefix - 1)
 
 #define BLOCK_SIZE       128 /* of SHA-512 */
-#define MAC_TEXT_LEN     BASE64_PADDED_LEN(LONELY_AUTH_MAC_SIZE)
+#define MAC_TEXT_LEN     BASE64_PADDED_LEN(LONELY_AUTH_MAC_BYTES)
 #define TIMESTAMP_DIGITS 19 /* more than any time has, and no more than a u64 takes */
 
-_Static_assert(PREFIX_LEN + 20 + 1 + 255 + 1 + MAC_TEXT_LEN == LONELY_AUTH_HMAC_MAX,
+_Static_assert(PREFIX_LEN + 20 + 1 + 255 + 1 + MAC_TEXT_LEN == LONELY_AUTH_HMAC_MAX_BYTES,
                "the maximum in the header is wrong");
 
 static EVP_MD_CTX *padded_key_state(const EVP_MD *sha512, const uint8_t *secret, uint8_t pad)
@@ -28,7 +28,7 @@ static EVP_MD_CTX *padded_key_state(const EVP_MD *sha512, const uint8_t *secret,
     EVP_MD_CTX *state = EVP_MD_CTX_new();
 
     for (size_t i = 0; i < BLOCK_SIZE; i++)
-        block[i] = (uint8_t)((i < LONELY_AUTH_HMAC_KEY_SIZE ? secret[i] : 0) ^ pad);
+        block[i] = (uint8_t)((i < LONELY_AUTH_HMAC_KEY_BYTES ? secret[i] : 0) ^ pad);
     if (state != NULL && (EVP_DigestInit_ex2(state, sha512, NULL) != 1 ||
                           EVP_DigestUpdate(state, block, BLOCK_SIZE) != 1)) {
         EVP_MD_CTX_free(state);
@@ -40,7 +40,7 @@ static EVP_MD_CTX *padded_key_state(const EVP_MD *sha512, const uint8_t *secret,
 
 static enum lonely_error hmac_key_init(struct lonely_auth_key *key, struct lonely_span secret)
 {
-    uint8_t bytes[LONELY_AUTH_HMAC_KEY_SIZE];
+    uint8_t bytes[LONELY_AUTH_HMAC_KEY_BYTES];
     enum lonely_error err = LONELY_E_SECRET;
 
     if (base64_decode_lenient(secret, bytes, sizeof bytes) == sizeof bytes) {
@@ -66,7 +66,7 @@ static void hmac_key_fini(struct lonely_auth_key *key)
 static size_t hmac_sign_max(const struct lonely_auth_key *key)
 {
     (void)key;
-    return LONELY_AUTH_HMAC_MAX;
+    return LONELY_AUTH_HMAC_MAX_BYTES;
 }
 
 static bool digest_sink(void *arg, const uint8_t *bytes, size_t len)
@@ -78,7 +78,7 @@ static enum lonely_error hmac_compute(struct lonely_auth_ctx *ctx,
                                       const struct lonely_auth_key *key,
                                       const struct lonely_auth_input *in,
                                       const struct auth_stamp *stamp,
-                                      uint8_t mac[LONELY_AUTH_MAC_SIZE])
+                                      uint8_t mac[LONELY_AUTH_MAC_BYTES])
 {
     enum lonely_error err;
 
@@ -89,7 +89,7 @@ static enum lonely_error hmac_compute(struct lonely_auth_ctx *ctx,
         return err;
     if (EVP_DigestFinal_ex(ctx->work, mac, NULL) != 1 ||
         EVP_MD_CTX_copy_ex(ctx->work, key->hmac.outer) != 1 ||
-        EVP_DigestUpdate(ctx->work, mac, LONELY_AUTH_MAC_SIZE) != 1 ||
+        EVP_DigestUpdate(ctx->work, mac, LONELY_AUTH_MAC_BYTES) != 1 ||
         EVP_DigestFinal_ex(ctx->work, mac, NULL) != 1)
         return LONELY_E_CRYPTO;
     return LONELY_OK;
@@ -115,7 +115,7 @@ static enum lonely_error hmac_sign(struct lonely_auth_ctx *ctx, const struct lon
                                    size_t *out_len)
 {
     const struct lonely_span nonce = stamp->nonce;
-    uint8_t timestamp[20], mac[LONELY_AUTH_MAC_SIZE];
+    uint8_t timestamp[20], mac[LONELY_AUTH_MAC_BYTES];
     const size_t timestamp_len = decimal_write(stamp->now_epoch_s, timestamp);
     enum lonely_error err;
     uint8_t *p = out;
@@ -204,7 +204,7 @@ static enum lonely_auth_result hmac_verify(struct lonely_auth_ctx *ctx,
                                            const struct lonely_span *authorization,
                                            double now_epoch_s, struct lonely_auth_verified *out)
 {
-    uint8_t given[LONELY_AUTH_MAC_SIZE], expected[LONELY_AUTH_MAC_SIZE];
+    uint8_t given[LONELY_AUTH_MAC_BYTES], expected[LONELY_AUTH_MAC_BYTES];
     struct auth_stamp stamp;
     struct lonely_span mac;
     enum lonely_error err;

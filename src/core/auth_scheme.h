@@ -17,7 +17,7 @@ struct lonely_auth_key {
     } hmac;
     struct {
         size_t len;
-        uint8_t text[LONELY_AUTH_MAX]; /* with "Bearer " */
+        uint8_t text[LONELY_AUTH_MAX_BYTES]; /* with "Bearer " */
     } token;
 };
 

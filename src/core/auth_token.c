@@ -22,7 +22,7 @@ static bool fits_a_header(struct lonely_span secret)
 
 static enum lonely_error token_key_init(struct lonely_auth_key *key, struct lonely_span secret)
 {
-    if (secret.len > LONELY_AUTH_TOKEN_MAX || !fits_a_header(secret))
+    if (secret.len > LONELY_AUTH_TOKEN_MAX_BYTES || !fits_a_header(secret))
         return LONELY_E_SECRET;
     memcpy(key->token.text, prefix, PREFIX_LEN);
     memcpy(key->token.text + PREFIX_LEN, secret.ptr, secret.len);

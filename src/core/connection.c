@@ -70,7 +70,7 @@ enum lonely_error lonely_connection_take(struct lonely_connection *c, enum lonel
 }
 
 size_t lonely_connection_url(const struct lonely_connection *c, int64_t number,
-                             char out[LONELY_CONNECTION_URL_BYTES])
+                             char out[LONELY_CONNECTION_URL_MAX_BYTES])
 {
     static const char scheme[] = "websocket:";
     const struct lonely_span nonce = { c->nonce, sizeof(c->nonce) };

@@ -4,11 +4,11 @@
 const char *lonely_error_str(enum lonely_error err)
 {
     switch (err) {
-#define X(name, text) \
-    case name:        \
+#define LONELY_X_(name, text) \
+    case name:                \
         return text;
-        LONELY_ERROR_MAP(X)
-#undef X
+        LONELY_ERROR_MAP(LONELY_X_)
+#undef LONELY_X_
     }
     return "unknown error";
 }
@@ -16,11 +16,11 @@ const char *lonely_error_str(enum lonely_error err)
 const char *lonely_error_name(enum lonely_error err)
 {
     switch (err) {
-#define X(name, text) \
-    case name:        \
+#define LONELY_X_(name, text) \
+    case name:                \
         return #name;
-        LONELY_ERROR_MAP(X)
-#undef X
+        LONELY_ERROR_MAP(LONELY_X_)
+#undef LONELY_X_
     }
     return "unknown";
 }

@@ -125,7 +125,7 @@ enum lonely_error lonely_etag_add_glob(struct lonely_etag *e, struct lonely_span
     return err == LONELY_OK ? add(e, glob, recovery) : err;
 }
 
-enum lonely_error lonely_etag_final(struct lonely_etag *e, uint8_t etag[LONELY_ETAG_SIZE])
+enum lonely_error lonely_etag_final(struct lonely_etag *e, uint8_t etag[LONELY_ETAG_BYTES])
 {
     enum lonely_error err = to_globs(e);
 

@@ -118,7 +118,7 @@ enum lonely_error lonely_glob_compile(struct lonely_span pattern, struct lonely_
     struct lonely_glob g = { .literal = true, .plain = true };
     uint32_t suffix_at = 0;
 
-    if (pattern.len > LONELY_GLOB_MAX)
+    if (pattern.len > LONELY_GLOB_MAX_BYTES)
         return LONELY_E_FIELD_SIZE;
     if (!utf8_is_valid(pattern))
         return LONELY_E_UTF8;
@@ -148,7 +148,7 @@ enum lonely_error lonely_glob_compile(struct lonely_span pattern, struct lonely_
     return LONELY_OK;
 }
 
-bool lonely_glob_topic(struct lonely_span topic, struct lonely_glob_topic *out)
+bool lonely_glob_topic_init(struct lonely_span topic, struct lonely_glob_topic *out)
 {
     if (!utf8_is_valid(topic))
         return false;
@@ -382,6 +382,6 @@ bool lonely_glob_matches(struct lonely_span pattern, struct lonely_span topic)
     struct lonely_glob g;
     struct lonely_glob_topic t;
 
-    return lonely_glob_compile(pattern, &g) == LONELY_OK && lonely_glob_topic(topic, &t) &&
+    return lonely_glob_compile(pattern, &g) == LONELY_OK && lonely_glob_topic_init(topic, &t) &&
            lonely_glob_match(&g, &t, NULL, NULL) == LONELY_GLOB_MATCH;
 }

@@ -114,7 +114,7 @@ static enum lonely_error check_span(const struct header *h, struct lonely_span v
         return LONELY_E_IDENTIFIER_SIZE;
     if (h->kind == HEADER_NONCE && v.len != LONELY_NONCE_BYTES)
         return LONELY_E_NONCE_SIZE;
-    if (h->kind == HEADER_HASH && v.len != LONELY_HASH_BYTES)
+    if (h->kind == HEADER_HASH && v.len != LONELY_SHA512_BYTES)
         return LONELY_E_HASH_SIZE;
     return LONELY_OK;
 }
@@ -193,7 +193,7 @@ static bool lengths_agree(const struct message_spec *spec, const struct lonely_m
 
 static enum lonely_error check_hash(const struct lonely_message *m)
 {
-    uint8_t got[LONELY_HASH_BYTES];
+    uint8_t got[LONELY_SHA512_BYTES];
 
     if (!sha512(m->body, got))
         return LONELY_E_CRYPTO;

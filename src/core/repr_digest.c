@@ -12,12 +12,12 @@ static const char prefix[] = "sha-512=";
 #define PREFIX_LEN (sizeof prefix - 1)
 
 /* 64 bytes make 86 characters and two of padding. */
-#define DIGEST_CHARS BASE64_UNPADDED_LEN(LONELY_SHA512_SIZE)
+#define DIGEST_CHARS BASE64_UNPADDED_LEN(LONELY_SHA512_BYTES)
 
-void lonely_repr_digest_write(const uint8_t sha512[LONELY_SHA512_SIZE],
-                              char out[LONELY_REPR_DIGEST_SIZE])
+void lonely_repr_digest_write(const uint8_t sha512[LONELY_SHA512_BYTES],
+                              char out[LONELY_REPR_DIGEST_BYTES])
 {
-    struct lonely_span digest = { sha512, LONELY_SHA512_SIZE };
+    struct lonely_span digest = { sha512, LONELY_SHA512_BYTES };
     size_t n = PREFIX_LEN;
 
     memcpy(out, prefix, PREFIX_LEN);
@@ -31,7 +31,7 @@ static bool is_base64(uint8_t c)
            c == '/';
 }
 
-static enum lonely_error digest_decode(struct lonely_span text, uint8_t sha512[LONELY_SHA512_SIZE])
+static enum lonely_error digest_decode(struct lonely_span text, uint8_t sha512[LONELY_SHA512_BYTES])
 {
     uint8_t chars[DIGEST_CHARS];
     size_t n = 0;
@@ -45,8 +45,8 @@ static enum lonely_error digest_decode(struct lonely_span text, uint8_t sha512[L
     }
     if (n != sizeof chars)
         return LONELY_E_HASH_SIZE;
-    n = base64_decode_lenient((struct lonely_span){ chars, n }, sha512, LONELY_SHA512_SIZE);
-    return n == LONELY_SHA512_SIZE ? LONELY_OK : LONELY_E_HASH_SIZE;
+    n = base64_decode_lenient((struct lonely_span){ chars, n }, sha512, LONELY_SHA512_BYTES);
+    return n == LONELY_SHA512_BYTES ? LONELY_OK : LONELY_E_HASH_SIZE;
 }
 
 /* Cuts the first element off `list`, without the white space around it. */
@@ -69,7 +69,7 @@ static struct lonely_span next_element(struct lonely_span *list)
 }
 
 enum lonely_error lonely_repr_digest_parse(struct lonely_span value,
-                                           uint8_t sha512[LONELY_SHA512_SIZE])
+                                           uint8_t sha512[LONELY_SHA512_BYTES])
 {
     struct lonely_span digest = { 0 };
 

@@ -163,7 +163,7 @@ static enum lonely_error writer_check(const struct lonely_set_writer *w,
         return LONELY_E_STATE;
     if (e->kind == LONELY_SET_END)
         return LONELY_OK;
-    if (e->key.len > LONELY_FIELD16_MAX || e->recovery.len > LONELY_FIELD16_MAX)
+    if (e->key.len > LONELY_FIELD16_MAX_BYTES || e->recovery.len > LONELY_FIELD16_MAX_BYTES)
         return LONELY_E_FIELD_SIZE;
     if ((e->kind == LONELY_SET_GLOB && !utf8_is_valid(e->key)) || !utf8_is_valid(e->recovery))
         return LONELY_E_UTF8;

@@ -70,10 +70,10 @@ static const struct {
 } sizes[] = {
     [END] = { 0, 0 },
     [CODE] = { 2, 0 },
-    [BYTES16] = { 2, LONELY_FIELD16_MAX },
-    [TEXT16] = { 2, LONELY_FIELD16_MAX },
-    [BYTES8] = { 1, LONELY_IDENTIFIER_MAX },
-    [HASH] = { LONELY_SHA512_SIZE, 0 },
+    [BYTES16] = { 2, LONELY_FIELD16_MAX_BYTES },
+    [TEXT16] = { 2, LONELY_FIELD16_MAX_BYTES },
+    [BYTES8] = { 1, LONELY_STATELESS_IDENTIFIER_MAX_BYTES },
+    [HASH] = { LONELY_SHA512_BYTES, 0 },
     [FORMAT] = { 1, 0 },
     [U32] = { 4, 0 },
     [U64] = { 8, 0 },
@@ -133,7 +133,7 @@ static void field_read(struct reader *r, const struct field *f, enum lonely_stat
         *span = reader_b8(r);
         break;
     case HASH:
-        *span = reader_take(r, LONELY_SHA512_SIZE);
+        *span = reader_take(r, LONELY_SHA512_BYTES);
         break;
     case U32:
         *(uint32_t *)(void *)to = reader_u32(r);
@@ -169,7 +169,7 @@ struct lonely_result lonely_stateless_parse(enum lonely_stateless_type type,
 
 static enum lonely_error text_check(struct lonely_span text)
 {
-    if (text.len > LONELY_FIELD16_MAX)
+    if (text.len > LONELY_FIELD16_MAX_BYTES)
         return LONELY_E_FIELD_SIZE;
     return utf8_is_valid(text) ? LONELY_OK : LONELY_E_UTF8;
 }
@@ -195,15 +195,16 @@ static enum lonely_error field_write(struct writer *w, const struct field *f,
         writer_b16(w, *span);
         break;
     case BYTES16:
-        err = span->len > LONELY_FIELD16_MAX ? LONELY_E_FIELD_SIZE : LONELY_OK;
+        err = span->len > LONELY_FIELD16_MAX_BYTES ? LONELY_E_FIELD_SIZE : LONELY_OK;
         writer_b16(w, *span);
         break;
     case BYTES8:
-        err = span->len > LONELY_IDENTIFIER_MAX ? LONELY_E_IDENTIFIER_SIZE : LONELY_OK;
+        err = span->len > LONELY_STATELESS_IDENTIFIER_MAX_BYTES ? LONELY_E_IDENTIFIER_SIZE
+                                                                : LONELY_OK;
         writer_b8(w, *span);
         break;
     case HASH:
-        err = span->len != LONELY_SHA512_SIZE ? LONELY_E_HASH_SIZE : LONELY_OK;
+        err = span->len != LONELY_SHA512_BYTES ? LONELY_E_HASH_SIZE : LONELY_OK;
         writer_span(w, *span);
         break;
     case U32:

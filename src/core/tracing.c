@@ -38,7 +38,7 @@ enum lonely_error lonely_tracing_writer_init(struct lonely_tracing_writer *w, ui
     cap -= TIMES_LEN;
     *w = (struct lonely_tracing_writer){
         .buf = buf,
-        .limit = cap < LONELY_TRACING_ENTRIES_MAX ? cap : LONELY_TRACING_ENTRIES_MAX,
+        .limit = cap < LONELY_TRACING_ENTRIES_MAX_BYTES ? cap : LONELY_TRACING_ENTRIES_MAX_BYTES,
         .len = HEAD_LEN,
     };
     return LONELY_OK;
@@ -85,11 +85,11 @@ static void add_plain(struct lonely_tracing_writer *w, const char *name, double 
 }
 
 void lonely_tracing_minimal(double accepted_s, double finished_s, uint64_t received_ns,
-                            uint64_t sent_ns, uint8_t out[LONELY_TRACING_MINIMAL_SIZE])
+                            uint64_t sent_ns, uint8_t out[LONELY_TRACING_MINIMAL_BYTES])
 {
     struct lonely_tracing_writer w;
 
-    lonely_tracing_writer_init(&w, out, LONELY_TRACING_MINIMAL_SIZE);
+    lonely_tracing_writer_init(&w, out, LONELY_TRACING_MINIMAL_BYTES);
     add_plain(&w, "auth_accepted", accepted_s);
     add_plain(&w, "no_more_subscribers", finished_s);
     lonely_tracing_writer_finish(&w, received_ns, sent_ns);

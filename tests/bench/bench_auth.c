@@ -41,7 +41,7 @@ static struct {
 
 /* Signatures to verify, so that verifying does not see one string again and again. */
 static struct {
-    uint8_t text[LONELY_AUTH_HMAC_MAX];
+    uint8_t text[LONELY_AUTH_HMAC_MAX_BYTES];
     size_t len;
 } signatures[BATCH];
 
@@ -62,17 +62,17 @@ static bool collect(void *arg, const uint8_t *bytes, size_t len)
     return true;
 }
 
-static struct lonely_span nonce_of(size_t i, uint8_t text[LONELY_AUTH_NONCE_SIZE])
+static struct lonely_span nonce_of(size_t i, uint8_t text[LONELY_AUTH_NONCE_BYTES])
 {
     const uint8_t random[4] = { (uint8_t)i, (uint8_t)(i >> 8), (uint8_t)(i >> 16), 7 };
 
     lonely_auth_nonce_text(random, text);
-    return (struct lonely_span){ text, LONELY_AUTH_NONCE_SIZE };
+    return (struct lonely_span){ text, LONELY_AUTH_NONCE_BYTES };
 }
 
 static void run_sign(size_t i)
 {
-    uint8_t text[LONELY_AUTH_NONCE_SIZE];
+    uint8_t text[LONELY_AUTH_NONCE_BYTES];
 
     require(lonely_auth_sign(ctx, key, &input, NOW, nonce_of(i, text), signatures[i].text,
                              sizeof signatures[i].text, &signatures[i].len) == LONELY_OK,
@@ -158,7 +158,7 @@ static void set_up_bare(const uint8_t raw[64])
     };
     EVP_MD *sha512 = EVP_MD_fetch(NULL, "SHA512", NULL);
     EVP_MAC *hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
-    uint8_t text[LONELY_AUTH_NONCE_SIZE];
+    uint8_t text[LONELY_AUTH_NONCE_BYTES];
 
     require(sha512 != NULL && hmac != NULL, "fetching");
     bare.mac = EVP_MAC_CTX_new(hmac);
@@ -177,7 +177,7 @@ static void set_up(void)
         "sixty-four bytes of a key that nobody has to guess, for a bench";
     static uint8_t topic[128], hash[64];
     static const char url[] = "http://192.0.2.0:3002/v1/receive";
-    uint8_t secret[LONELY_AUTH_SECRET_SIZE];
+    uint8_t secret[LONELY_AUTH_SECRET_BYTES];
 
     memset(topic, 't', sizeof topic);
     memset(hash, 0x5a, sizeof hash);

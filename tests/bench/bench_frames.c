@@ -15,7 +15,7 @@ enum { PAYLOAD_BYTES = 128, ROUNDS = 5, BATCH = 1000 };
 
 #define ROUND_S 0.2
 
-static uint8_t topic[PAYLOAD_BYTES], body[PAYLOAD_BYTES], hash[LONELY_HASH_BYTES];
+static uint8_t topic[PAYLOAD_BYTES], body[PAYLOAD_BYTES], hash[LONELY_SHA512_BYTES];
 static uint8_t frame[4096];
 static size_t frame_len;
 static struct lonely_message message, scratch;

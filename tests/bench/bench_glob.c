@@ -42,7 +42,7 @@ static void make_topics(size_t len)
         else
             s.len = (size_t)sprintf((char *)topic_bytes[i], "sensors/%d/%s", i * 37,
                                     i % 2 ? "temperature" : "humidity");
-        if (!lonely_glob_topic(s, &topics[i]))
+        if (!lonely_glob_topic_init(s, &topics[i]))
             abort();
     }
 }
@@ -111,7 +111,7 @@ static double rows_per_s(size_t key_len, size_t recovery_len)
 {
     static struct lonely_etag e;
     static uint8_t recovery[256];
-    uint8_t etag[LONELY_ETAG_SIZE];
+    uint8_t etag[LONELY_ETAG_BYTES];
     double best = 0;
 
     for (int turn = 0; turn < TURNS; turn++) {

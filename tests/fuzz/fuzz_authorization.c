@@ -26,8 +26,8 @@ static void require(bool ok)
 
 static void set_up(void)
 {
-    static const uint8_t raw[LONELY_AUTH_HMAC_KEY_SIZE] = "a key";
-    uint8_t secret[LONELY_AUTH_SECRET_SIZE];
+    static const uint8_t raw[LONELY_AUTH_HMAC_KEY_BYTES] = "a key";
+    uint8_t secret[LONELY_AUTH_SECRET_BYTES];
     const struct lonely_span span = { secret, sizeof secret };
 
     lonely_auth_secret_text(raw, secret);
@@ -74,7 +74,7 @@ static void check_accepted(const struct lonely_auth_input *in, struct lonely_spa
     const uint8_t *const nonce = (const uint8_t *)memchr(given.ptr, ':', given.len) + 1;
     const uint8_t *const mac = (const uint8_t *)memchr(nonce, ':', (size_t)(end - nonce)) + 1;
     const struct lonely_span nonce_span = { nonce, (size_t)(mac - 1 - nonce) };
-    uint8_t text[LONELY_AUTH_HMAC_MAX], decoded[68];
+    uint8_t text[LONELY_AUTH_HMAC_MAX_BYTES], decoded[68];
     size_t len;
 
     require(v->keep_until_epoch_s >= NOW + 1 && v->keep_until_epoch_s <= NOW + 241);
@@ -90,7 +90,7 @@ static void check_accepted(const struct lonely_auth_input *in, struct lonely_spa
 static void try_string(const struct lonely_auth_input *in, struct lonely_span given)
 {
     struct lonely_auth_verified v;
-    uint8_t bearer[LONELY_AUTH_MAX];
+    uint8_t bearer[LONELY_AUTH_MAX_BYTES];
     size_t len;
 
     require(verify(LONELY_AUTH_NONE, in, &given, &v) == LONELY_AUTH_OK);
@@ -105,7 +105,8 @@ static void try_string(const struct lonely_auth_input *in, struct lonely_span gi
 /* Signs, flips bits, and verifies: good if and only if nothing is different in the end. */
 static void try_changes(const struct lonely_auth_input *in, const uint8_t *data, size_t size)
 {
-    uint8_t text[LONELY_AUTH_HMAC_MAX], copy[LONELY_AUTH_HMAC_MAX], nonce[LONELY_AUTH_NONCE_SIZE];
+    uint8_t text[LONELY_AUTH_HMAC_MAX_BYTES], copy[LONELY_AUTH_HMAC_MAX_BYTES],
+        nonce[LONELY_AUTH_NONCE_BYTES];
     struct lonely_auth_verified v;
     struct lonely_span given = { copy, 0 };
 

@@ -20,7 +20,7 @@ static void check_key(struct lonely_auth_ctx *ctx, const struct lonely_auth_key 
     static const uint8_t zeros[64];
     const struct lonely_auth_input in = { .op = LONELY_AUTH_CHECK_SUBSCRIPTIONS_RESPONSE,
                                           .hash = { zeros, sizeof zeros } };
-    static uint8_t text[LONELY_AUTH_MAX];
+    static uint8_t text[LONELY_AUTH_MAX_BYTES];
     struct lonely_span given = { text, 0 };
     struct lonely_auth_verified v;
 

@@ -56,8 +56,8 @@ static void body(enum lonely_stateless_type type, struct lonely_span bytes)
 
 static void digest(struct lonely_span value)
 {
-    uint8_t first[LONELY_SHA512_SIZE], second[LONELY_SHA512_SIZE];
-    char text[LONELY_REPR_DIGEST_SIZE];
+    uint8_t first[LONELY_SHA512_BYTES], second[LONELY_SHA512_BYTES];
+    char text[LONELY_REPR_DIGEST_BYTES];
 
     if (lonely_repr_digest_parse(value, first) != LONELY_OK)
         return;

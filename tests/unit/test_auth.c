@@ -104,7 +104,7 @@ static void keys_refuse_unusable_secrets(void **state)
 
 static void tokens_have_a_limit(void **state)
 {
-    static uint8_t text[LONELY_AUTH_TOKEN_MAX + 1], out[LONELY_AUTH_MAX];
+    static uint8_t text[LONELY_AUTH_TOKEN_MAX_BYTES + 1], out[LONELY_AUTH_MAX_BYTES];
     struct lonely_auth_key *key;
     size_t len;
 
@@ -116,20 +116,21 @@ static void tokens_have_a_limit(void **state)
     assert_int_equal(lonely_auth_key_create(LONELY_AUTH_TOKEN,
                                             (struct lonely_span){ text, sizeof(text) - 1 }, &key),
                      LONELY_OK);
-    assert_int_equal(lonely_auth_sign_max(key), LONELY_AUTH_MAX);
-    assert_int_equal(lonely_auth_sign(ctx, key, NULL, 0, LIT(""), out, LONELY_AUTH_MAX - 1, &len),
-                     LONELY_E_NO_SPACE);
+    assert_int_equal(lonely_auth_sign_max(key), LONELY_AUTH_MAX_BYTES);
+    assert_int_equal(
+        lonely_auth_sign(ctx, key, NULL, 0, LIT(""), out, LONELY_AUTH_MAX_BYTES - 1, &len),
+        LONELY_E_NO_SPACE);
     assert_int_equal(len, 0);
-    assert_int_equal(lonely_auth_sign(ctx, key, NULL, 0, LIT(""), out, LONELY_AUTH_MAX, &len),
+    assert_int_equal(lonely_auth_sign(ctx, key, NULL, 0, LIT(""), out, LONELY_AUTH_MAX_BYTES, &len),
                      LONELY_OK);
-    assert_int_equal(len, LONELY_AUTH_MAX);
+    assert_int_equal(len, LONELY_AUTH_MAX_BYTES);
     lonely_auth_key_destroy(key);
 }
 
 static void random_bytes_become_text(void **state)
 {
     static const uint8_t four[4] = { 0xfb, 0xff, 0xbf, 0xff };
-    uint8_t nonce[LONELY_AUTH_NONCE_SIZE], text[LONELY_AUTH_SECRET_SIZE];
+    uint8_t nonce[LONELY_AUTH_NONCE_BYTES], text[LONELY_AUTH_SECRET_BYTES];
     struct lonely_auth_key *key;
 
     (void)state;
@@ -171,12 +172,12 @@ static void signing_needs_exactly_its_room(void **state)
     assert_int_equal(sign(hmac, &in, guard_room(&guard, 113), 113).len, 113);
 
     memset(zeros, 'n', 255);
-    assert_int_equal(lonely_auth_sign_max(hmac), LONELY_AUTH_HMAC_MAX);
+    assert_int_equal(lonely_auth_sign_max(hmac), LONELY_AUTH_HMAC_MAX_BYTES);
     assert_int_equal(lonely_auth_sign(ctx, hmac, &in, UINT64_MAX, zero_span(255),
-                                      guard_room(&guard, LONELY_AUTH_HMAC_MAX),
-                                      LONELY_AUTH_HMAC_MAX, &len),
+                                      guard_room(&guard, LONELY_AUTH_HMAC_MAX_BYTES),
+                                      LONELY_AUTH_HMAC_MAX_BYTES, &len),
                      LONELY_OK);
-    assert_int_equal(len, LONELY_AUTH_HMAC_MAX);
+    assert_int_equal(len, LONELY_AUTH_HMAC_MAX_BYTES);
     memset(zeros, 0, 255);
 }
 
@@ -184,7 +185,7 @@ static void signing_refuses_unusable_nonces(void **state)
 {
     const struct lonely_span bad[] = { LIT(""), LIT(":"), LIT("ab:"), zero_span(256) };
     const struct lonely_auth_input in = sample(LONELY_AUTH_RECEIVE);
-    uint8_t out[LONELY_AUTH_MAX];
+    uint8_t out[LONELY_AUTH_MAX_BYTES];
     size_t len;
 
     (void)state;
@@ -197,7 +198,7 @@ static void signing_refuses_unknown_operations(void **state)
 {
     static const unsigned bad[] = { 0, 22, 255, UINT32_MAX };
     struct lonely_auth_input in = sample(LONELY_AUTH_RECEIVE);
-    uint8_t out[LONELY_AUTH_MAX];
+    uint8_t out[LONELY_AUTH_MAX_BYTES];
     size_t len;
 
     (void)state;
@@ -290,7 +291,7 @@ static const struct fit_case {
 /* A field beyond its limit is refused by both sides, and only where the operation signs it. */
 static void fields_must_fit(void **state)
 {
-    static uint8_t out[LONELY_AUTH_MAX], good[LONELY_AUTH_MAX];
+    static uint8_t out[LONELY_AUTH_MAX_BYTES], good[LONELY_AUTH_MAX_BYTES];
 
     (void)state;
     for (size_t i = 0; i < TABLE_LEN(fit_cases) * 21; i++) {
@@ -316,7 +317,7 @@ static void fields_must_fit(void **state)
 static void part_id_of_continue_receive_is_one_byte(void **state)
 {
     struct lonely_auth_input in = sample(LONELY_AUTH_STATEFUL_CONTINUE_RECEIVE);
-    uint8_t a[LONELY_AUTH_MAX], b[LONELY_AUTH_MAX];
+    uint8_t a[LONELY_AUTH_MAX_BYTES], b[LONELY_AUTH_MAX_BYTES];
     struct lonely_span low, high;
 
     (void)state;
@@ -332,7 +333,7 @@ static void negative_levels_verify_as_twos_complement(void **state)
 {
     static const enum lonely_auth_op ops[] = { LONELY_AUTH_STATEFUL_ENABLE_ZSTD_PRESET,
                                                LONELY_AUTH_STATEFUL_ENABLE_ZSTD_CUSTOM };
-    uint8_t out[LONELY_AUTH_MAX];
+    uint8_t out[LONELY_AUTH_MAX_BYTES];
     size_t len;
 
     (void)state;
@@ -378,7 +379,7 @@ static void long_fields_are_signed_like_any_other(void **state)
     struct hashed h = { .mac = EVP_MAC_CTX_new(fetched) };
     OSSL_PARAM params[] = { OSSL_PARAM_construct_utf8_string("digest", (char[]){ "SHA512" }, 0),
                             OSSL_PARAM_construct_end() };
-    uint8_t key[64], mac[64], text[89], out[LONELY_AUTH_MAX];
+    uint8_t key[64], mac[64], text[89], out[LONELY_AUTH_MAX_BYTES];
     struct lonely_span got;
     size_t len;
 
@@ -413,7 +414,7 @@ static void long_fields_are_signed_like_any_other(void **state)
 
 static void every_operation_verifies(void **state)
 {
-    uint8_t out[LONELY_AUTH_MAX];
+    uint8_t out[LONELY_AUTH_MAX_BYTES];
 
     (void)state;
     for (unsigned op = 1; op <= LONELY_AUTH_STATEFUL_CONTINUE_NOTIFY; op++) {
@@ -438,7 +439,7 @@ static void is_forbidden(struct lonely_span prefix, void *arg)
 static void damaged_strings_are_forbidden(void **state)
 {
     const struct lonely_auth_input in = sample(LONELY_AUTH_RECEIVE);
-    uint8_t out[LONELY_AUTH_MAX];
+    uint8_t out[LONELY_AUTH_MAX_BYTES];
     const struct lonely_span good = sign(hmac, &in, out, sizeof(out));
     struct lonely_span laid = guard_lay(&guard, good);
 
@@ -480,7 +481,7 @@ static void strange_timestamps_are_forbidden(void **state)
         { "18446744075469551616", LONELY_AUTH_FORBIDDEN }, /* the good one modulo 2^64 */
     };
     const struct lonely_auth_input in = sample(LONELY_AUTH_RECEIVE);
-    uint8_t out[LONELY_AUTH_MAX];
+    uint8_t out[LONELY_AUTH_MAX_BYTES];
     const struct lonely_span good = sign(hmac, &in, out, sizeof(out));
 
     (void)state;
@@ -520,7 +521,7 @@ static void any_accepted_secret_fits(void **state)
 {
     const struct lonely_auth_input in = sample(LONELY_AUTH_RECEIVE);
     const struct lonely_auth_key *const rotating[] = { other, token, hmac, none };
-    uint8_t out[LONELY_AUTH_MAX], text[LONELY_AUTH_MAX];
+    uint8_t out[LONELY_AUTH_MAX_BYTES], text[LONELY_AUTH_MAX_BYTES];
     struct lonely_span signature = sign(hmac, &in, out, sizeof(out));
     struct lonely_span bearer = sign(token, NULL, text, sizeof(text));
     struct lonely_auth_verified v;
@@ -567,7 +568,7 @@ static void macs_bound_to_a_connection_need_no_store(void **state)
         { LONELY_AUTH_STATEFUL_CONTINUE_NOTIFY, true, true, true },
         { LONELY_AUTH_CONFIRM_NOTIFY, true, true, true },
     };
-    uint8_t out[LONELY_AUTH_MAX];
+    uint8_t out[LONELY_AUTH_MAX_BYTES];
 
     (void)state;
     for (size_t i = 0; i < TABLE_LEN(cases); i++) {
@@ -630,7 +631,7 @@ static void enums_have_names(void **state)
 static void *sign_and_verify(void *arg)
 {
     const struct lonely_auth_input in = sample(LONELY_AUTH_RECEIVE);
-    uint8_t out[LONELY_AUTH_HMAC_MAX];
+    uint8_t out[LONELY_AUTH_HMAC_MAX_BYTES];
     struct lonely_auth_verified v;
     struct lonely_auth_ctx *own;
     const struct lonely_auth_key *key = hmac;

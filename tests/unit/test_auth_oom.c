@@ -90,7 +90,7 @@ static const char secret[] =
     "AwoRGB8mLTQ7QklQV15lbHN6gYiPlp2kq7K5wMfO1dzj6vH4_wYNFBsiKTA3PkVMU1phaG92fYSLkpmgp661vA";
 
 static struct lonely_auth_key *key;
-static uint8_t signature[LONELY_AUTH_HMAC_MAX];
+static uint8_t signature[LONELY_AUTH_HMAC_MAX_BYTES];
 static size_t signature_len;
 
 static struct lonely_auth_input sample(void)
@@ -176,7 +176,7 @@ static bool sign_after_failing(void)
 {
     const struct lonely_auth_input in = sample();
     struct lonely_auth_ctx *ctx = fresh_ctx();
-    uint8_t out[LONELY_AUTH_HMAC_MAX];
+    uint8_t out[LONELY_AUTH_HMAC_MAX_BYTES];
     size_t len;
     enum lonely_error err =
         lonely_auth_sign(ctx, key, &in, NOW, LIT("AAAAAA"), out, sizeof(out), &len);

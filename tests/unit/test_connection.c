@@ -154,8 +154,8 @@ static void urls_fit_their_buffer(void **state)
 {
     static const char head[] = "websocket:9aX9QtFqIDAnmO9u0wmXm0MAPSMg2fDo6pgxqSdZ+0s=";
     struct lonely_connection c = connection();
-    struct guard g = guard_create(LONELY_CONNECTION_URL_BYTES);
-    char *url = (char *)guard_room(&g, LONELY_CONNECTION_URL_BYTES);
+    struct guard g = guard_create(LONELY_CONNECTION_URL_MAX_BYTES);
+    char *url = (char *)guard_room(&g, LONELY_CONNECTION_URL_MAX_BYTES);
 
     (void)state;
     for (size_t i = 0; i < TABLE_LEN(url_cases); i++) {
@@ -166,7 +166,7 @@ static void urls_fit_their_buffer(void **state)
         assert_memory_equal(url, head, sizeof(head) - 1);
         assert_string_equal(url + sizeof(head) - 1, url_cases[i].tail);
     }
-    assert_int_equal(strlen(url), LONELY_CONNECTION_URL_BYTES - 1);
+    assert_int_equal(strlen(url), LONELY_CONNECTION_URL_MAX_BYTES - 1);
     guard_destroy(&g);
 }
 

@@ -19,8 +19,8 @@ static const char known[] = "32d304dbd275a08a6d194274fb452a75c880a35faf53dd9224b
 
 static void equals_the_hash_of_the_document(void **state)
 {
-    uint8_t got[LONELY_ETAG_SIZE];
-    char hex[2 * LONELY_ETAG_SIZE + 1];
+    uint8_t got[LONELY_ETAG_BYTES];
+    char hex[2 * LONELY_ETAG_BYTES + 1];
 
     (void)state;
     for (int round = 0; round < 2; round++) { /* the second one on a struct that was used */
@@ -51,7 +51,7 @@ static const struct order_case {
 
 static void refuses_lists_out_of_order(void **state)
 {
-    uint8_t got[LONELY_ETAG_SIZE];
+    uint8_t got[LONELY_ETAG_BYTES];
 
     (void)state;
     for (size_t i = 0; i < TABLE_LEN(order_cases); i++) {
@@ -86,7 +86,7 @@ static void remembers_the_last_key_itself(void **state)
 
 static void keeps_the_order_of_calls(void **state)
 {
-    uint8_t got[LONELY_ETAG_SIZE];
+    uint8_t got[LONELY_ETAG_BYTES];
 
     (void)state;
     assert_int_equal(lonely_etag_init(&etag, none), LONELY_OK);

@@ -125,17 +125,18 @@ static void analyses_patterns(void **state)
 
 static void refuses_patterns(void **state)
 {
-    static uint8_t longest[LONELY_GLOB_MAX + 1];
+    static uint8_t longest[LONELY_GLOB_MAX_BYTES + 1];
     struct lonely_glob g;
 
     (void)state;
     memset(longest, 'a', sizeof(longest));
     assert_int_equal(lonely_glob_compile(LIT("a\xc3"), &g), LONELY_E_UTF8);
     assert_int_equal(lonely_glob_compile(LIT("a\0\xff"), &g), LONELY_E_UTF8);
-    assert_int_equal(lonely_glob_compile((struct lonely_span){ longest, LONELY_GLOB_MAX }, &g),
-                     LONELY_OK);
-    assert_int_equal(lonely_glob_compile((struct lonely_span){ longest, LONELY_GLOB_MAX + 1 }, &g),
-                     LONELY_E_FIELD_SIZE);
+    assert_int_equal(
+        lonely_glob_compile((struct lonely_span){ longest, LONELY_GLOB_MAX_BYTES }, &g), LONELY_OK);
+    assert_int_equal(
+        lonely_glob_compile((struct lonely_span){ longest, LONELY_GLOB_MAX_BYTES + 1 }, &g),
+        LONELY_E_FIELD_SIZE);
 }
 
 static const struct literal_case {
@@ -218,7 +219,7 @@ static bool matches_in_portions(struct lonely_span pattern, struct lonely_span t
     struct lonely_glob g;
 
     assert_int_equal(lonely_glob_compile(pattern, &g), LONELY_OK);
-    assert_true(lonely_glob_topic(topic, &t));
+    assert_true(lonely_glob_topic_init(topic, &t));
     for (int calls = 0; v == LONELY_GLOB_MORE; calls++) {
         uint64_t steps = portion;
 
@@ -293,7 +294,7 @@ static void bounds_every_call(void **state)
     pattern[sizeof(pattern) - 1] = '?';
     assert_int_equal(lonely_glob_compile((struct lonely_span){ pattern, sizeof(pattern) }, &g),
                      LONELY_OK);
-    assert_true(lonely_glob_topic((struct lonely_span){ topic, sizeof(topic) }, &t));
+    assert_true(lonely_glob_topic_init((struct lonely_span){ topic, sizeof(topic) }, &t));
     for (;;) {
         uint64_t steps = 1000000;
         enum lonely_glob_verdict v = lonely_glob_match(&g, &t, &at, &steps);
@@ -316,7 +317,7 @@ static void nothing_happens_without_steps(void **state)
 
     (void)state;
     assert_int_equal(lonely_glob_compile(LIT("a"), &g), LONELY_OK);
-    assert_true(lonely_glob_topic(LIT("a"), &t));
+    assert_true(lonely_glob_topic_init(LIT("a"), &t));
     assert_int_equal(lonely_glob_match(&g, &t, &at, &steps), LONELY_GLOB_MORE);
     assert_false(at.started);
     steps = 1;

@@ -239,7 +239,7 @@ static struct lonely_message valid_notify(void)
                        .topic = LIT("topic"),
                        .compressed_length = 5,
                        .decompressed_length = 5,
-                       .compressed_sha512 = fill(LONELY_HASH_BYTES) },
+                       .compressed_sha512 = fill(LONELY_SHA512_BYTES) },
         .body = LIT("hello"),
     };
 }

@@ -28,7 +28,7 @@ static const char *path_of(const char *name)
 /* What a key sends tells which secret it holds: "" for none, "hmac", or the token. */
 static const char *what(const struct lonely_auth_key *key)
 {
-    static char text[LONELY_AUTH_MAX + 1];
+    static char text[LONELY_AUTH_MAX_BYTES + 1];
     size_t len;
 
     if (key == NULL)
@@ -252,7 +252,7 @@ static void writes_what_it_reads(void **state)
 
     (void)state;
     assert_true(secrets_text_set(&text.to_broadcaster, LONELY_AUTH_HMAC, NULL, "o", &err));
-    assert_int_equal(strlen(text.to_broadcaster.secret), LONELY_AUTH_SECRET_SIZE);
+    assert_int_equal(strlen(text.to_broadcaster.secret), LONELY_AUTH_SECRET_BYTES);
     assert_true(secrets_text_set(&text.to_subscriber, LONELY_AUTH_TOKEN, "q\"b\\", "o", &err));
     assert_true(secrets_write(path, &text, &err));
     assert_int_equal(stat(path, &st), 0);
@@ -298,20 +298,20 @@ static void a_file_that_cannot_be_written_is_not_left(void **state)
 
 static void the_longest_secrets_fit_a_file(void **state)
 {
-    static char secret[LONELY_AUTH_TOKEN_MAX + 2];
+    static char secret[LONELY_AUTH_TOKEN_MAX_BYTES + 2];
     static struct secrets_text text;
     struct secrets_error err;
     struct secrets s;
 
     (void)state;
-    memset(secret, '"', LONELY_AUTH_TOKEN_MAX);
+    memset(secret, '"', LONELY_AUTH_TOKEN_MAX_BYTES);
     assert_true(secrets_text_set(&text.to_broadcaster, LONELY_AUTH_TOKEN, secret, "o", &err));
     assert_true(secrets_text_set(&text.to_subscriber, LONELY_AUTH_TOKEN, secret, "o", &err));
     assert_true(secrets_write(path_of("long.json"), &text, &err));
     assert_true(secrets_load(path_of("long.json"), SECRETS_BROADCASTER, &s, &err));
     assert_string_equal(what(s.to_subscriber), secret);
     secrets_fini(&s);
-    secret[LONELY_AUTH_TOKEN_MAX] = '"';
+    secret[LONELY_AUTH_TOKEN_MAX_BYTES] = '"';
     assert_false(secrets_text_set(&text.to_broadcaster, LONELY_AUTH_TOKEN, secret, "o", &err));
 }
 

@@ -109,15 +109,16 @@ static void clears_the_fields_a_body_has_not(void **state)
 
 static struct lonely_stateless longest_fields(void)
 {
-    struct lonely_span b16 = { long_bytes, LONELY_FIELD16_MAX };
+    struct lonely_span b16 = { long_bytes, LONELY_FIELD16_MAX_BYTES };
 
     return (struct lonely_stateless){ .authorization = b16,
                                       .tracing = b16,
                                       .url = b16,
                                       .topic = b16,
                                       .recovery = b16,
-                                      .identifier = { long_bytes, LONELY_IDENTIFIER_MAX },
-                                      .hash = { long_bytes, LONELY_SHA512_SIZE },
+                                      .identifier = { long_bytes,
+                                                      LONELY_STATELESS_IDENTIFIER_MAX_BYTES },
+                                      .hash = { long_bytes, LONELY_SHA512_BYTES },
                                       .message_len = UINT64_MAX,
                                       .count = UINT32_MAX };
 }
@@ -126,23 +127,25 @@ static const struct {
     enum lonely_stateless_type type;
     size_t max;
 } maxima[] = {
-    { LONELY_STATELESS_NOTIFY, LONELY_STATELESS_NOTIFY_MAX },
-    { LONELY_STATELESS_SUBSCRIBE_EXACT, LONELY_STATELESS_SUBSCRIBE_MAX },
-    { LONELY_STATELESS_SUBSCRIBE_GLOB, LONELY_STATELESS_SUBSCRIBE_MAX },
-    { LONELY_STATELESS_UNSUBSCRIBE_EXACT, LONELY_STATELESS_UNSUBSCRIBE_MAX },
-    { LONELY_STATELESS_UNSUBSCRIBE_GLOB, LONELY_STATELESS_UNSUBSCRIBE_MAX },
-    { LONELY_STATELESS_CHECK_SUBSCRIPTIONS, LONELY_STATELESS_CHECK_SUBSCRIPTIONS_MAX },
-    { LONELY_STATELESS_SET_SUBSCRIPTIONS, LONELY_STATELESS_SET_SUBSCRIPTIONS_MAX },
-    { LONELY_STATELESS_RESPONSE_CONFIRM_RECEIVE, LONELY_STATELESS_RESPONSE_CONFIRM_RECEIVE_MAX },
-    { LONELY_STATELESS_RESPONSE_CONFIRM_MISSED, LONELY_STATELESS_RESPONSE_CONFIRM_MISSED_MAX },
+    { LONELY_STATELESS_NOTIFY, LONELY_STATELESS_NOTIFY_MAX_BYTES },
+    { LONELY_STATELESS_SUBSCRIBE_EXACT, LONELY_STATELESS_SUBSCRIBE_MAX_BYTES },
+    { LONELY_STATELESS_SUBSCRIBE_GLOB, LONELY_STATELESS_SUBSCRIBE_MAX_BYTES },
+    { LONELY_STATELESS_UNSUBSCRIBE_EXACT, LONELY_STATELESS_UNSUBSCRIBE_MAX_BYTES },
+    { LONELY_STATELESS_UNSUBSCRIBE_GLOB, LONELY_STATELESS_UNSUBSCRIBE_MAX_BYTES },
+    { LONELY_STATELESS_CHECK_SUBSCRIPTIONS, LONELY_STATELESS_CHECK_SUBSCRIPTIONS_MAX_BYTES },
+    { LONELY_STATELESS_SET_SUBSCRIPTIONS, LONELY_STATELESS_SET_SUBSCRIPTIONS_MAX_BYTES },
+    { LONELY_STATELESS_RESPONSE_CONFIRM_RECEIVE,
+      LONELY_STATELESS_RESPONSE_CONFIRM_RECEIVE_MAX_BYTES },
+    { LONELY_STATELESS_RESPONSE_CONFIRM_MISSED,
+      LONELY_STATELESS_RESPONSE_CONFIRM_MISSED_MAX_BYTES },
     { LONELY_STATELESS_RESPONSE_UNSUBSCRIBE_IMMEDIATE,
-      LONELY_STATELESS_RESPONSE_UNSUBSCRIBE_IMMEDIATE_MAX },
-    { LONELY_STATELESS_RECEIVE, LONELY_STATELESS_RECEIVE_MAX },
-    { LONELY_STATELESS_MISSED, LONELY_STATELESS_MISSED_MAX },
-    { LONELY_STATELESS_RESPONSE_GENERIC, LONELY_STATELESS_RESPONSE_GENERIC_MAX },
-    { LONELY_STATELESS_RESPONSE_NOTIFY, LONELY_STATELESS_RESPONSE_NOTIFY_MAX },
+      LONELY_STATELESS_RESPONSE_UNSUBSCRIBE_IMMEDIATE_MAX_BYTES },
+    { LONELY_STATELESS_RECEIVE, LONELY_STATELESS_RECEIVE_MAX_BYTES },
+    { LONELY_STATELESS_MISSED, LONELY_STATELESS_MISSED_MAX_BYTES },
+    { LONELY_STATELESS_RESPONSE_GENERIC, LONELY_STATELESS_RESPONSE_GENERIC_MAX_BYTES },
+    { LONELY_STATELESS_RESPONSE_NOTIFY, LONELY_STATELESS_RESPONSE_NOTIFY_MAX_BYTES },
     { LONELY_STATELESS_RESPONSE_CHECK_SUBSCRIPTIONS,
-      LONELY_STATELESS_RESPONSE_CHECK_SUBSCRIPTIONS_MAX },
+      LONELY_STATELESS_RESPONSE_CHECK_SUBSCRIPTIONS_MAX_BYTES },
 };
 
 /* Each body at its longest: measured, refused one byte short, written, read back; and a reader that
@@ -150,7 +153,7 @@ static const struct {
 static void bodies_of_maximum_size(void **state)
 {
     const struct lonely_stateless m = longest_fields();
-    struct guard g = guard_create(LONELY_STATELESS_SUBSCRIBE_MAX);
+    struct guard g = guard_create(LONELY_STATELESS_SUBSCRIBE_MAX_BYTES);
 
     (void)state;
     for (size_t i = 0; i < TABLE_LEN(maxima); i++) {
@@ -211,13 +214,13 @@ static const struct write_case {
 
 static void refuses_to_write_what_cannot_be_read(void **state)
 {
-    static uint8_t junk[65536], room[LONELY_STATELESS_SUBSCRIBE_MAX];
+    static uint8_t junk[65536], room[LONELY_STATELESS_SUBSCRIBE_MAX_BYTES];
 
     (void)state;
     memset(junk, 0xff, sizeof(junk));
     for (size_t i = 0; i < TABLE_LEN(write_cases); i++) {
         const struct write_case *c = &write_cases[i];
-        struct lonely_stateless m = { .hash = { long_bytes, LONELY_SHA512_SIZE } };
+        struct lonely_stateless m = { .hash = { long_bytes, LONELY_SHA512_BYTES } };
         struct lonely_span bad = { c->utf8 ? long_bytes : junk, c->len };
         struct lonely_result r;
 
@@ -334,12 +337,12 @@ static void errors_and_the_end_of_lists_stick(void **state)
 static void writes_and_reads_the_longest_entries(void **state)
 {
     static struct lonely_set_writer w;
-    struct guard g = guard_create(2 * LONELY_SET_ENTRY_MAX + 8);
-    uint8_t *buf = guard_room(&g, 2 * LONELY_SET_ENTRY_MAX + 4);
-    struct lonely_span all = { buf, 2 * LONELY_SET_ENTRY_MAX + 4 };
+    struct guard g = guard_create(2 * LONELY_SET_ENTRY_MAX_BYTES + 8);
+    uint8_t *buf = guard_room(&g, 2 * LONELY_SET_ENTRY_MAX_BYTES + 4);
+    struct lonely_span all = { buf, 2 * LONELY_SET_ENTRY_MAX_BYTES + 4 };
     struct lonely_set_entry e = { LONELY_SET_TOPIC,
-                                  { long_bytes, LONELY_FIELD16_MAX },
-                                  { long_bytes, LONELY_FIELD16_MAX } };
+                                  { long_bytes, LONELY_FIELD16_MAX_BYTES },
+                                  { long_bytes, LONELY_FIELD16_MAX_BYTES } };
     char *told = malloc(5 * 65536);
     struct lonely_result r;
 
@@ -347,15 +350,16 @@ static void writes_and_reads_the_longest_entries(void **state)
     assert_non_null(told);
     memset(long_bytes, 'a', sizeof(long_bytes));
     lonely_set_writer_init(&w, 1, 1);
-    r = lonely_set_writer_add(&w, &e, buf, LONELY_SET_ENTRY_MAX - 1);
-    assert_true(r.err == LONELY_E_NO_SPACE && r.at == LONELY_SET_ENTRY_MAX);
-    r = lonely_set_writer_add(&w, &e, buf, LONELY_SET_ENTRY_MAX);
-    assert_true(r.err == LONELY_OK && r.at == LONELY_SET_ENTRY_MAX);
+    r = lonely_set_writer_add(&w, &e, buf, LONELY_SET_ENTRY_MAX_BYTES - 1);
+    assert_true(r.err == LONELY_E_NO_SPACE && r.at == LONELY_SET_ENTRY_MAX_BYTES);
+    r = lonely_set_writer_add(&w, &e, buf, LONELY_SET_ENTRY_MAX_BYTES);
+    assert_true(r.err == LONELY_OK && r.at == LONELY_SET_ENTRY_MAX_BYTES);
     e.kind = LONELY_SET_GLOB;
-    r = lonely_set_writer_add(&w, &e, buf + r.at, LONELY_SET_ENTRY_MAX + 3);
-    assert_true(r.err == LONELY_E_NO_SPACE && r.at == LONELY_SET_ENTRY_MAX + 4);
-    r = lonely_set_writer_add(&w, &e, buf + LONELY_SET_ENTRY_MAX, LONELY_SET_ENTRY_MAX + 4);
-    assert_true(r.err == LONELY_OK && r.at == LONELY_SET_ENTRY_MAX + 4);
+    r = lonely_set_writer_add(&w, &e, buf + r.at, LONELY_SET_ENTRY_MAX_BYTES + 3);
+    assert_true(r.err == LONELY_E_NO_SPACE && r.at == LONELY_SET_ENTRY_MAX_BYTES + 4);
+    r = lonely_set_writer_add(&w, &e, buf + LONELY_SET_ENTRY_MAX_BYTES,
+                              LONELY_SET_ENTRY_MAX_BYTES + 4);
+    assert_true(r.err == LONELY_OK && r.at == LONELY_SET_ENTRY_MAX_BYTES + 4);
     for (size_t piece = 1; piece <= all.len; piece = piece * 7 + 3) {
         struct guard pieces = guard_create(piece);
 
@@ -492,7 +496,7 @@ static void reads_digests(void **state)
     for (size_t i = 0; i < TABLE_LEN(digest_cases); i++) {
         const struct digest_case *c = &digest_cases[i];
         struct lonely_span value = { (const uint8_t *)c->value, strlen(c->value) };
-        uint8_t got[LONELY_SHA512_SIZE], want[LONELY_SHA512_SIZE];
+        uint8_t got[LONELY_SHA512_BYTES], want[LONELY_SHA512_BYTES];
 
         memset(want, c->fill, sizeof(want));
         if (lonely_repr_digest_parse(guard_lay(&g, value), got) != c->err)
@@ -505,8 +509,8 @@ static void reads_digests(void **state)
 
 static void writes_digests(void **state)
 {
-    uint8_t ones[LONELY_SHA512_SIZE];
-    char got[LONELY_REPR_DIGEST_SIZE];
+    uint8_t ones[LONELY_SHA512_BYTES];
+    char got[LONELY_REPR_DIGEST_BYTES];
 
     (void)state;
     memset(ones, 1, sizeof(ones));

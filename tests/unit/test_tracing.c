@@ -18,9 +18,9 @@ static void writes_the_minimum(void **state)
         "000d 617574685f6163636570746564 0002 7b7d 3ff8000000000000"
         "0013 6e6f5f6d6f72655f7375627363726962657273 0002 7b7d 4000000000000000"
         "0000000000000003 0102030405060708";
-    uint8_t expected[LONELY_TRACING_MINIMAL_SIZE];
-    struct guard g = guard_create(LONELY_TRACING_MINIMAL_SIZE);
-    uint8_t *got = guard_room(&g, LONELY_TRACING_MINIMAL_SIZE);
+    uint8_t expected[LONELY_TRACING_MINIMAL_BYTES];
+    struct guard g = guard_create(LONELY_TRACING_MINIMAL_BYTES);
+    uint8_t *got = guard_room(&g, LONELY_TRACING_MINIMAL_BYTES);
 
     (void)state;
     assert_int_equal(table_unhex(want, expected, sizeof(expected)), sizeof(expected));
@@ -41,7 +41,7 @@ static void prefix_is_truncated(struct lonely_span prefix, void *arg)
 
 static void reads_what_was_written(void **state)
 {
-    uint8_t minimal[LONELY_TRACING_MINIMAL_SIZE];
+    uint8_t minimal[LONELY_TRACING_MINIMAL_BYTES];
     struct guard g = guard_create(sizeof(minimal) + 1);
     struct lonely_span span = { minimal, sizeof(minimal) };
     struct lonely_tracing_entry e;
@@ -121,7 +121,7 @@ static void stops_at_the_limit(void **state)
         memset(field, 0xee, sizeof(field));
         assert_int_equal(lonely_tracing_writer_init(&w, field, sizeof(field)), LONELY_OK);
         add_of_size(&w, 1000);
-        add_of_size(&w, LONELY_TRACING_ENTRIES_MAX - 3 - 1000 + over);
+        add_of_size(&w, LONELY_TRACING_ENTRIES_MAX_BYTES - 3 - 1000 + over);
         add_of_size(&w, over == 0 ? 13 : 14); /* would fit in the second round */
         len = lonely_tracing_writer_finish(&w, 1, 2);
         assert_int_equal(len, over == 0 ? 65535 : 3 + 1000 + 16);

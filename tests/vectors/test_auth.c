@@ -133,7 +133,7 @@ static void check_sign(const json_t *line)
     struct lonely_auth_key *key = key_of("hmac", vec_get(line, "secret"));
     struct vec_bytes want = vec_get_bytes(line, "to_sign_hex");
     struct collected got = { malloc(want.len), 0, want.len };
-    uint8_t out[LONELY_AUTH_HMAC_MAX];
+    uint8_t out[LONELY_AUTH_HMAC_MAX_BYTES];
     struct input i;
     size_t len;
 
@@ -151,7 +151,7 @@ static void check_sign(const json_t *line)
 
 /* The caller's store of used macs. */
 struct used_macs {
-    uint8_t mac[16][LONELY_AUTH_MAC_SIZE];
+    uint8_t mac[16][LONELY_AUTH_MAC_BYTES];
     size_t n;
 };
 
@@ -160,11 +160,11 @@ static enum lonely_auth_result use(struct used_macs *used, const struct lonely_a
     if (!v->store)
         return LONELY_AUTH_OK;
     for (size_t i = 0; i < used->n; i++) {
-        if (memcmp(used->mac[i], v->mac, LONELY_AUTH_MAC_SIZE) == 0)
+        if (memcmp(used->mac[i], v->mac, LONELY_AUTH_MAC_BYTES) == 0)
             return LONELY_AUTH_FORBIDDEN;
     }
     assert_true(used->n < TABLE_LEN(used->mac));
-    memcpy(used->mac[used->n++], v->mac, LONELY_AUTH_MAC_SIZE);
+    memcpy(used->mac[used->n++], v->mac, LONELY_AUTH_MAC_BYTES);
     return LONELY_AUTH_OK;
 }
 
@@ -244,7 +244,7 @@ static void check_secret(const json_t *line)
 {
     const struct lonely_span secret = text_of(vec_get(line, "secret"));
     const bool good = vec_has(line, "key_hex");
-    uint8_t bytes[LONELY_AUTH_HMAC_KEY_SIZE];
+    uint8_t bytes[LONELY_AUTH_HMAC_KEY_BYTES];
     struct lonely_auth_key *key;
 
     assert_int_equal(lonely_auth_key_create(LONELY_AUTH_HMAC, secret, &key),

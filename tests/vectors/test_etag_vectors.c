@@ -57,7 +57,7 @@ static enum lonely_error add_globs(const json_t *globs)
 static void check_line(void **state)
 {
     const json_t *line = *state;
-    uint8_t got[LONELY_ETAG_SIZE];
+    uint8_t got[LONELY_ETAG_BYTES];
     enum lonely_error err = lonely_etag_init(&etag, text(vec_get(line, "url")));
 
     if (err == LONELY_OK)

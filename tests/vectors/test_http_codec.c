@@ -177,7 +177,7 @@ static void check_lists(const struct lonely_stateless *m, struct lonely_span lis
     size_t n_exact = json_array_size(exact), n_globs = json_array_size(globs);
     struct lonely_span expected = lists;
     struct lonely_set_entry e;
-    uint8_t digest[LONELY_ETAG_SIZE];
+    uint8_t digest[LONELY_ETAG_BYTES];
 
     lonely_set_reader_init(&set_reader, m->count);
     lonely_set_writer_init(&set_writer, m->count, (uint32_t)n_globs);
@@ -200,7 +200,7 @@ static void check_lists(const struct lonely_stateless *m, struct lonely_span lis
     check_entry(&e, NULL, NULL, &expected);
     assert_int_equal(expected.len, lists.len);
     assert_int_equal(lonely_etag_final(&etag, digest), LONELY_OK);
-    assert_memory_equal(digest, m->hash.ptr, LONELY_ETAG_SIZE);
+    assert_memory_equal(digest, m->hash.ptr, LONELY_ETAG_BYTES);
     assert_member(lists, fields, "trailing_hex");
 }
 
@@ -323,8 +323,8 @@ static void check_decoded(const json_t *shown, const char *message)
 static void check_call_digest(const json_t *call)
 {
     const char *value = vec_str(vec_get(call, "headers"), "Repr-Digest");
-    uint8_t digest[LONELY_SHA512_SIZE];
-    char written[LONELY_REPR_DIGEST_SIZE];
+    uint8_t digest[LONELY_SHA512_BYTES];
+    char written[LONELY_REPR_DIGEST_BYTES];
 
     assert_int_equal(lonely_repr_digest_parse(
                          (struct lonely_span){ (const uint8_t *)value, strlen(value) }, digest),

@@ -76,7 +76,7 @@ static struct expected answered(enum lonely_direction asked_by, unsigned type,
 
 static void assert_sha512(struct lonely_span body, struct lonely_span want)
 {
-    uint8_t got[LONELY_HASH_BYTES];
+    uint8_t got[LONELY_SHA512_BYTES];
 
     SHA512(body.ptr, body.len, got);
     assert_int_equal(want.len, sizeof(got));
@@ -259,7 +259,7 @@ static void one_session(void **state)
     assert_settled(&s.ends[LONELY_S2B]);
     assert_settled(&s.ends[LONELY_B2S]);
     if (vec_has(session, "connection_nonce_b64")) {
-        char url[LONELY_CONNECTION_URL_BYTES];
+        char url[LONELY_CONNECTION_URL_MAX_BYTES];
         const char *want = vec_str(session, "connection_nonce_b64");
 
         lonely_connection_url(&s.connection, 1, url);

@@ -44,7 +44,7 @@ struct session {
     struct lonely_span subscriber_nonce;
     struct queue subscriptions, notifications;
     struct lonely_msg_stream first[2]; /* the first part of a stream each way; it counts for all */
-    char url[LONELY_CONNECTION_URL_BYTES];
+    char url[LONELY_CONNECTION_URL_MAX_BYTES];
 };
 
 static struct lonely_auth_ctx *ctx;

@@ -374,7 +374,7 @@ static void url_line(void **state)
     struct vec_bytes s = vec_get_bytes(json, "subscriber_nonce");
     struct vec_bytes b = vec_get_bytes(json, "broadcaster_nonce");
     struct lonely_connection c;
-    char *url = (char *)guard_room(&output, LONELY_CONNECTION_URL_BYTES);
+    char *url = (char *)guard_room(&output, LONELY_CONNECTION_URL_MAX_BYTES);
     size_t len;
 
     assert_int_equal(lonely_connection_init(&c, vec_span(&s), vec_span(&b)), LONELY_OK);
