@@ -41,9 +41,10 @@ struct broadcaster {
     size_t listener_count;
     struct worker **workers;
     size_t worker_count;
-    uint64_t max_connections; /* limits.max_connections, capped by the descriptor limit */
-    atomic_size_t running;    /* threads that have not ended */
-    size_t started;           /* workers whose thread runs */
+    uint64_t max_connections;   /* limits.max_connections, capped by the descriptor limit */
+    atomic_size_t posts_queued; /* waiting in the outboxes of all workers */
+    atomic_size_t running;      /* threads that have not ended */
+    size_t started;             /* workers whose thread runs */
 };
 
 /* `conf`, `clock` and `log` are borrowed for the life of the broadcaster. false: nothing is left open,

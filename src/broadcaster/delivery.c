@@ -204,8 +204,6 @@ static void log_failure(const struct delivery *d, const struct http_reply *reply
 {
     const struct index_url *url = d->subscription->url;
 
-    if (reply->status == HTTP_CALL_CANCELLED)
-        return;
     log_warn_limited(d->worker->b->log, "delivery_failed", LOG_SPAN("url", url->text, url->len),
                      LOG_SPAN("topic", d->message->topic.ptr, d->message->topic.len),
                      LOG_I64("status", reply->http_status),
@@ -226,6 +224,8 @@ static void on_done(struct outbox_post *post, const struct http_reply *reply)
 
     if (reply->status == HTTP_CALL_REPLIED)
         outcome = judge(reply->body, &count);
+    else if (reply->status == HTTP_CALL_CANCELLED)
+        outcome = DELIVERY_CANCELLED;
     if (outcome == DELIVERY_FAILED)
         log_failure(d, reply);
     delivery_free(d);

@@ -24,7 +24,8 @@ struct delivery_message {
 enum delivery_outcome {
     DELIVERY_CONFIRMED,
     DELIVERY_UNSUBSCRIBE, /* the subscriber wants no more of this subscription */
-    DELIVERY_FAILED
+    DELIVERY_FAILED,
+    DELIVERY_CANCELLED /* the worker stops; it is not known whether the message arrived */
 };
 
 /* `count`: with DELIVERY_CONFIRMED the num_subscribers of the reply. */
@@ -32,7 +33,7 @@ typedef void delivery_done_fn(void *arg, struct subscription *s, enum delivery_o
                               uint32_t count);
 
 /* Queues the delivery to `s` (a reference is taken). `done` runs exactly once, on the loop; before this
- * returns only when the worker is stopping. */
+ * returns when the URL holds a NUL or the worker is stopping. */
 void delivery_start(struct worker *w, const struct delivery_message *message,
                     struct subscription *s, delivery_done_fn *done, void *arg);
 

@@ -23,7 +23,9 @@ struct notify {
     bool unavailable;
     hub_done_fn *done;
     void *arg;
+    struct list node; /* in worker.long_matches */
     uv_work_t work;
+    bool matched;
     uint8_t topic[];
 };
 
@@ -90,6 +92,9 @@ static void on_delivered(void *arg, struct subscription *s, enum delivery_outcom
     case DELIVERY_UNSUBSCRIBE:
         unsubscribe(n, s);
         return;
+    case DELIVERY_CANCELLED:
+        n->unavailable = true; /* not every subscriber was tried: the publisher is to come again */
+        /* fall through */
     case DELIVERY_FAILED:
         row = row_of(s);
         if (s->recovery != NULL && missed_schedule(n->worker, &row, n->message.topic, on_stored, n))
@@ -167,13 +172,37 @@ static void match_in_pool(uv_work_t *work)
 {
     struct notify *n = work->data;
 
-    index_match(n->worker->b->index, n->message.topic, UINT64_MAX, &n->matches);
+    n->matched =
+        index_match_long(n->worker->b->index, n->message.topic, &n->worker->stopping, &n->matches);
+}
+
+static void on_matched(uv_work_t *work, int status);
+
+/* Long matches of a worker run one after another, so that they leave the pool to others. */
+static void start_long_match(struct worker *w)
+{
+    struct list *first = list_first(&w->long_matches);
+
+    if (w->matching || first == NULL)
+        return;
+    list_remove(first);
+    w->matching = true;
+    uv_queue_work(&w->loop, &list_entry(first, struct notify, node)->work, match_in_pool,
+                  on_matched);
 }
 
 static void on_matched(uv_work_t *work, int status)
 {
+    struct notify *n = work->data;
+    struct worker *w = n->worker;
+
     (void)status; /* never cancelled */
-    fan_out(work->data);
+    w->matching = false;
+    start_long_match(w);
+    if (n->matched)
+        fan_out(n);
+    else
+        notify_finish(n, HUB_UNAVAILABLE);
 }
 
 static void match(struct notify *n)
@@ -185,8 +214,8 @@ static void match(struct notify *n)
         return;
     }
     n->work.data = n;
-    if (uv_queue_work(&w->loop, &n->work, match_in_pool, on_matched) != 0)
-        notify_finish(n, HUB_BUSY);
+    list_push_back(&w->long_matches, &n->node);
+    start_long_match(w);
 }
 
 static void on_synced(void *arg, enum store_status status)

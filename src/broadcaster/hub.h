@@ -16,14 +16,14 @@
 enum hub_status {
     HUB_OK,
     HUB_BUSY,       /* too much is queued already; nothing was sent */
-    HUB_UNAVAILABLE /* the store did not answer; what was sent stays sent */
+    HUB_UNAVAILABLE /* the store did not answer, or the worker stops; what was sent stays sent */
 };
 
 /* `notified`: with HUB_OK the sum of what subscribers reported, capped at 2^32-1. */
 typedef void hub_done_fn(void *arg, enum hub_status status, uint32_t notified);
 
 /* Tells the subscribers of `topic` (copied). Takes a reference to `body` of its own. `done` runs exactly
- * once, before this returns when nobody is subscribed. */
+ * once, before this returns when there is nothing to wait for. */
 void hub_notify(struct worker *w, struct lonely_span topic, struct body *body, hub_done_fn *done,
                 void *arg);
 

@@ -27,6 +27,7 @@
 enum {
     BATCH_MAX = 1024,       /* changes applied under one lock; smaller batches are atomic */
     LOCKED_STEPS = 200000,  /* spent on globs under the lock by one match */
+    SLICE_STEPS = 20000000, /* of a long match, between two looks whether it is to stop */
     STEPS_SUBSCRIPTION = 60 /* taking a reference for later */
 };
 
@@ -311,8 +312,9 @@ struct deferred {
 
 struct match {
     struct lonely_glob_topic topic;
-    uint64_t steps;        /* left */
-    uint64_t locked_steps; /* left of LOCKED_STEPS */
+    const atomic_bool *stop; /* NULL: nobody will */
+    uint64_t steps;          /* left */
+    uint64_t locked_steps;   /* left of LOCKED_STEPS */
     struct collection found;
     struct collection held; /* of globs to be judged without the lock */
     struct deferred *deferred;
@@ -397,7 +399,14 @@ static bool judge_later(struct match *m, const struct deferred *d)
         return false;
 
     struct lonely_glob_state state = { 0 };
-    enum lonely_glob_verdict verdict = lonely_glob_match(&glob, &m->topic, &state, &m->steps);
+    enum lonely_glob_verdict verdict;
+    do {
+        uint64_t given = m->steps < SLICE_STEPS ? m->steps : SLICE_STEPS;
+        uint64_t left = given;
+        verdict = lonely_glob_match(&glob, &m->topic, &state, &left);
+        m->steps -= given - left;
+    } while (verdict == LONELY_GLOB_MORE && m->steps > 0 &&
+             (m->stop == NULL || !atomic_load_explicit(m->stop, memory_order_relaxed)));
     if (verdict == LONELY_GLOB_MATCH) {
         struct subscription **out = collection_reserve(&m->found, d->count);
         for (size_t i = 0; i < d->count; i++) {
@@ -418,10 +427,10 @@ static bool match_deferred(struct match *m)
     return ok;
 }
 
-bool index_match(struct index *index, struct lonely_span topic, uint64_t max_steps,
-                 struct index_matches *out)
+static bool match(struct index *index, struct lonely_span topic, uint64_t max_steps,
+                  const atomic_bool *stop, struct index_matches *out)
 {
-    struct match m = { .steps = max_steps, .locked_steps = LOCKED_STEPS };
+    struct match m = { .stop = stop, .steps = max_steps, .locked_steps = LOCKED_STEPS };
     uint64_t hash = map_siphash(index->secrets.topic, topic.ptr, topic.len);
     bool may_match_globs = lonely_glob_topic_init(topic, &m.topic);
     bool ok = true;
@@ -440,6 +449,18 @@ bool index_match(struct index *index, struct lonely_span topic, uint64_t max_ste
     mem_free(m.deferred);
     *out = (struct index_matches){ m.found.items, m.found.count };
     return ok;
+}
+
+bool index_match(struct index *index, struct lonely_span topic, uint64_t max_steps,
+                 struct index_matches *out)
+{
+    return match(index, topic, max_steps, NULL, out);
+}
+
+bool index_match_long(struct index *index, struct lonely_span topic, const atomic_bool *stop,
+                      struct index_matches *out)
+{
+    return match(index, topic, UINT64_MAX, stop, out);
 }
 
 void index_matches_release(struct index_matches *matches)

@@ -54,10 +54,16 @@ struct index_matches {
 /*
  * All subscriptions that match `topic` now. At most `max_steps` steps are spent on globs (a step is
  * about a nanosecond's worth of work); when they do not suffice returns false with nothing in
- * `out`: the caller repeats in the thread pool with UINT64_MAX.
+ * `out`: the caller repeats with index_match_long in the thread pool.
  */
 bool index_match(struct index *index, struct lonely_span topic, uint64_t max_steps,
                  struct index_matches *out);
+/*
+ * The same without a limit, for a thread that may take its time: patterns and topics can be made that take
+ * minutes. Returns false with nothing in `out` soon after `*stop` has become true.
+ */
+bool index_match_long(struct index *index, struct lonely_span topic, const atomic_bool *stop,
+                      struct index_matches *out);
 void index_matches_release(struct index_matches *matches);
 
 struct index_counts {

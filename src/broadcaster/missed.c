@@ -11,17 +11,16 @@
 #include "mem.h"
 #include "missed.h"
 
-/* Calls of one sweep that may be under way at once. */
-#define SWEEP_WIDTH 64
+/* Calls that may be under way at once. Enough that the items of one dead recovery URL, of which the
+ * outbox lets few run, leave room for others. */
+#define CALLS_MAX 1024
 
 struct missed_sweeper {
     struct worker *worker;
     uv_timer_t timer;
-    double started_at; /* what is due at that time belongs to this sweep */
-    size_t calls;      /* under way */
-    bool sweeping;
-    bool locking;   /* the store is asked for the next item */
-    bool exhausted; /* nothing more is due in this sweep */
+    size_t calls;  /* under way; a sweep does not wait for them */
+    bool sweeping; /* more may be due */
+    bool locking;  /* the store is asked for the next item */
     bool closed;
 };
 
@@ -30,6 +29,8 @@ struct missed_call {
     struct outbox_post post; /* first: the outbox hands it back */
     struct missed_sweeper *sweeper;
     struct store_missed item;
+    double locked_at;
+    bool late; /* its turn came when its lock was nearly over */
     const char *headers[1];
     size_t body_len;
     uint8_t *body;
@@ -74,22 +75,15 @@ static void on_timer_closed(uv_handle_t *handle)
     mem_free(handle->data);
 }
 
-/* After each step: takes the next item, ends the sweep, or closes. */
+/* After each step: takes the next item, or closes. */
 static void advance(struct missed_sweeper *s)
 {
-    if (s->sweeping && !s->locking && !s->exhausted && !s->closed && s->calls < SWEEP_WIDTH &&
+    if (s->sweeping && !s->locking && !s->closed && s->calls < CALLS_MAX &&
         outbox_has_room(s->worker->outbox, 1)) {
         lock_next(s);
         return;
     }
-    if (s->sweeping && !s->locking && s->calls == 0) {
-        s->sweeping = false;
-        if (!s->closed)
-            uv_timer_start(&s->timer, s->timer.timer_cb,
-                           s->worker->b->conf->missed.sweep_missed_interval_ms, 0);
-        worker_release(s->worker);
-    }
-    if (s->closed && !s->sweeping && !uv_is_closing((uv_handle_t *)&s->timer))
+    if (s->closed && !s->locking && s->calls == 0 && !uv_is_closing((uv_handle_t *)&s->timer))
         uv_close((uv_handle_t *)&s->timer, on_timer_closed);
 }
 
@@ -101,6 +95,7 @@ static void call_free(struct missed_call *call)
     mem_free(call);
     s->calls--;
     advance(s);
+    worker_release(s->worker);
 }
 
 /* The lock was lost, or the store is down: then the lock runs out by itself. Nothing to do in both. */
@@ -113,8 +108,13 @@ static void on_item_stored(void *arg, enum store_status status)
 static bool on_start(struct outbox_post *post, struct http_call_request *request)
 {
     struct missed_call *call = (struct missed_call *)post;
+    const struct broadcaster *b = call->sweeper->worker->b;
     struct lonely_stateless body = { .topic = call->item.topic };
 
+    call->late =
+        clock_wall_s(b->clock) - call->locked_at > (double)b->conf->database.missed_lock_time_s / 2;
+    if (call->late)
+        return false;
     call->body_len = lonely_stateless_write(LONELY_STATELESS_MISSED, &body, NULL, 0).at;
     call->body = mem_alloc(call->body_len);
     if (lonely_stateless_write(LONELY_STATELESS_MISSED, &body, call->body, call->body_len).err !=
@@ -160,7 +160,7 @@ static void on_done(struct outbox_post *post, const struct http_reply *reply)
     const struct store_ops *store = w->b->store_ops;
     const struct store_row row = { call->item.kind, call->item.url, call->item.key, { NULL, 0 } };
 
-    if (reply->status == HTTP_CALL_CANCELLED) /* release the lock, count no attempt */
+    if (reply->status == HTTP_CALL_CANCELLED || call->late) /* release the lock, count no attempt */
         store->missed_retry(w->store, &call->item, call->item.attempts, clock_wall_s(w->b->clock),
                             on_item_stored, call);
     else if (is_reply(LONELY_STATELESS_RESPONSE_CONFIRM_MISSED, reply))
@@ -191,6 +191,7 @@ static void call_start(struct missed_sweeper *s, const struct store_missed *item
     uint8_t *at = call->bytes;
 
     call->sweeper = s;
+    call->locked_at = clock_wall_s(s->worker->b->clock);
     call->item = *item;
     call->item.url = keep(&at, item->url);
     call->item.key = keep(&at, item->key);
@@ -200,6 +201,7 @@ static void call_start(struct missed_sweeper *s, const struct store_missed *item
     call->post.url = (const char *)call->item.recovery.ptr;
     call->post.url_len = call->item.recovery.len;
     s->calls++;
+    worker_hold(s->worker);
     outbox_add(s->worker->outbox, &call->post);
 }
 
@@ -208,17 +210,24 @@ static void on_locked(void *arg, enum store_status status, const struct store_mi
     struct missed_sweeper *s = arg;
 
     s->locking = false;
-    if (status == STORE_OK)
+    if (status == STORE_OK) {
         call_start(s, item);
-    else
-        s->exhausted = true;
+    } else {
+        s->sweeping = false;
+        if (!s->closed)
+            uv_timer_start(&s->timer, s->timer.timer_cb,
+                           s->worker->b->conf->missed.sweep_missed_interval_ms, 0);
+    }
     advance(s);
+    worker_release(s->worker);
 }
 
 static void lock_next(struct missed_sweeper *s)
 {
     s->locking = true;
-    s->worker->b->store_ops->missed_lock(s->worker->store, s->started_at, on_locked, s);
+    worker_hold(s->worker);
+    s->worker->b->store_ops->missed_lock(s->worker->store, clock_wall_s(s->worker->b->clock),
+                                         on_locked, s);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -226,10 +235,7 @@ static void on_timer(uv_timer_t *timer)
     struct missed_sweeper *s = timer->data;
 
     s->sweeping = true;
-    s->exhausted = false;
-    s->started_at = clock_wall_s(s->worker->b->clock);
-    worker_hold(s->worker);
-    lock_next(s);
+    advance(s);
 }
 
 struct missed_sweeper *missed_sweeper_create(struct worker *w)

@@ -38,16 +38,19 @@ struct outbox {
     struct map origins, targets;
     struct list ready;   /* origins that may start a post */
     struct list running; /* posts */
-    size_t running_count, queued_count;
+    size_t running_count;
+    atomic_size_t *all_queued; /* the waiting ones of all workers */
     bool pumping, closed;
 };
 
-struct outbox *outbox_create(const struct outbox_limits *limits, struct http_client *client)
+struct outbox *outbox_create(const struct outbox_limits *limits, struct http_client *client,
+                             atomic_size_t *all_queued)
 {
     struct outbox *o = mem_calloc(1, sizeof(*o));
 
     o->limits = *limits;
     o->client = client;
+    o->all_queued = all_queued;
     map_init(&o->origins);
     map_init(&o->targets);
     list_init(&o->ready);
@@ -69,7 +72,8 @@ bool outbox_has_room(const struct outbox *o, size_t count)
     size_t idle =
         o->limits.max_in_flight > o->running_count ? o->limits.max_in_flight - o->running_count : 0;
 
-    return o->queued_count + count <= o->limits.max_queued + idle;
+    return atomic_load_explicit(o->all_queued, memory_order_relaxed) + count <=
+           o->limits.max_queued + idle;
 }
 
 size_t outbox_running(const struct outbox *o)
@@ -79,43 +83,58 @@ size_t outbox_running(const struct outbox *o)
 
 size_t outbox_queued(const struct outbox *o)
 {
-    return o->queued_count;
+    return atomic_load_explicit(o->all_queued, memory_order_relaxed);
 }
 
-/* Bytes of a URL up to the end of its authority; all of it when it has none (it then fails alone). */
-static size_t origin_len(const char *url, size_t len)
+static char lower(char c)
+{
+    return (char)(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
+}
+
+static bool ends_with(const char *text, size_t len, const char *end)
+{
+    size_t n = strlen(end);
+
+    return len >= n && memcmp(text + len - n, end, n) == 0;
+}
+
+/*
+ * Writes scheme, host and port of a URL to `to`, which has room for all of it, in one spelling: lower case,
+ * without user name and without the scheme's own port. A URL without them is its own origin; it fails
+ * alone. Returns the length.
+ */
+static size_t origin_name(const char *url, size_t len, char *to)
 {
     const char *authority = memmem(url, len, "://", 3);
-    size_t i;
+    size_t host = 0, n = 0;
 
-    if (authority == NULL)
-        return len;
-    for (i = (size_t)(authority - url) + 3; i < len; i++) {
-        if (strchr("/?#", url[i]) != NULL)
+    if (authority != NULL)
+        host = (size_t)(authority - url) + 3;
+    for (size_t i = 0; i < len; i++) {
+        if (authority != NULL && i >= host && memchr("/?#", url[i], 3) != NULL)
             break;
+        if (authority != NULL && i >= host && url[i] == '@')
+            n = host;
+        else
+            to[n++] = lower(url[i]);
     }
-    return i;
-}
-
-/* Scheme and host mean the same in either case; a user name before '@' is folded with them, which at
- * worst puts two origins under one bound. */
-static void copy_lower(char *to, const char *from, size_t len)
-{
-    for (size_t i = 0; i < len; i++)
-        to[i] = (char)(from[i] >= 'A' && from[i] <= 'Z' ? from[i] + ('a' - 'A') : from[i]);
+    if (host == strlen("http://") && ends_with(to, n, ":80") && to[0] == 'h')
+        n -= strlen(":80");
+    else if (host == strlen("https://") && ends_with(to, n, ":443") && to[0] == 'h')
+        n -= strlen(":443");
+    return n;
 }
 
 static struct outbox_origin *origin_get(struct outbox *o, const char *url, size_t url_len)
 {
-    size_t len = origin_len(url, url_len);
-    struct outbox_origin *origin = mem_alloc(sizeof(*origin) + len);
+    struct outbox_origin *origin = mem_alloc(sizeof(*origin) + url_len);
     struct map_node *found;
 
-    *origin = (struct outbox_origin){ .name_len = len };
-    copy_lower(origin->name, url, len);
+    memset(origin, 0, sizeof(*origin));
+    origin->name_len = origin_name(url, url_len, origin->name);
     list_init(&origin->ready);
     list_init(&origin->ready_node);
-    found = map_insert(&o->origins, &origin->node, origin->name, len);
+    found = map_insert(&o->origins, &origin->node, origin->name, origin->name_len);
     if (found != NULL) {
         mem_free(origin);
         origin = map_entry(found, struct outbox_origin, node);
@@ -206,7 +225,7 @@ static struct outbox_post *take_next(struct outbox *o)
     list_remove(&origin->ready_node);
     list_remove(&target->ready_node);
     list_remove(&post->node);
-    o->queued_count--;
+    atomic_fetch_sub_explicit(o->all_queued, 1, memory_order_relaxed);
     return post;
 }
 
@@ -253,7 +272,7 @@ void outbox_add(struct outbox *o, struct outbox_post *post)
     }
     post->target = target_get(o, post->url, post->url_len);
     list_push_back(&post->target->waiting, &post->node);
-    o->queued_count++;
+    atomic_fetch_add_explicit(o->all_queued, 1, memory_order_relaxed);
     update_ready(o, post->target);
     pump(o);
 }
@@ -273,7 +292,7 @@ static void cancel_target(struct outbox *o, struct outbox_target *target)
         struct list *first = list_pop_front(&target->waiting);
         struct outbox_post *post = list_entry(first, struct outbox_post, node);
 
-        o->queued_count--;
+        atomic_fetch_sub_explicit(o->all_queued, 1, memory_order_relaxed);
         last = list_is_empty(&target->waiting);
         if (last) {
             update_ready(o, target);

@@ -10,6 +10,7 @@
 #ifndef OUTBOX_H
 #define OUTBOX_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -23,7 +24,7 @@ struct outbox_limits {
     size_t max_in_flight;  /* POSTs running at once */
     size_t max_per_origin; /* of those to one scheme, host and port */
     size_t max_per_url;
-    size_t max_queued; /* waiting beside the running ones */
+    size_t max_queued; /* waiting beside the running ones, of all workers together */
 };
 
 struct outbox_post;
@@ -32,8 +33,8 @@ struct outbox_post_ops {
     /* Its turn has come: says what to post. What `request` points at must live until `done`. false:
      * it cannot be posted; `done` runs with HTTP_CALL_URL. */
     bool (*start)(struct outbox_post *post, struct http_call_request *request);
-    /* The end of a post, exactly once. May run before outbox_add returns, when the outbox is closed. May
-     * free the post. */
+    /* The end of a post, exactly once. Runs before outbox_add returns when the URL cannot be used,
+     * `start` says false, or the outbox is closed. May free the post. */
     void (*done)(struct outbox_post *post, const struct http_reply *reply);
 };
 
@@ -50,7 +51,9 @@ struct outbox_post {
     struct http_call *call; /* while it runs */
 };
 
-struct outbox *outbox_create(const struct outbox_limits *limits, struct http_client *client);
+/* `all_queued` counts what waits in the outboxes of all workers; it must outlive the outbox. */
+struct outbox *outbox_create(const struct outbox_limits *limits, struct http_client *client,
+                             atomic_size_t *all_queued);
 
 /* After outbox_close. NULL is allowed. */
 void outbox_destroy(struct outbox *outbox);
@@ -69,6 +72,6 @@ void outbox_resume(struct outbox_post *post);
 void outbox_close(struct outbox *outbox);
 
 size_t outbox_running(const struct outbox *outbox);
-size_t outbox_queued(const struct outbox *outbox);
+size_t outbox_queued(const struct outbox *outbox); /* of all workers */
 
 #endif

@@ -72,6 +72,7 @@ static void stop(struct worker *w)
     if (w->state >= WORKER_STOPPING)
         return;
     w->state = WORKER_STOPPING;
+    atomic_store(&w->stopping, true);
     uv_timer_stop(&w->drain_timer);
     if (w->sweeper != NULL)
         missed_sweeper_close(w->sweeper);
@@ -92,7 +93,7 @@ static void on_drain_timeout(uv_timer_t *timer)
 {
     struct worker *w = timer->data;
 
-    log_warn(w->b->log, "drain_timeout", LOG_U64("requests", w->holds), LOG_END);
+    log_warn(w->b->log, "drain_timeout", LOG_U64("under_way", w->holds), LOG_END);
     stop(w);
 }
 
@@ -153,7 +154,7 @@ static bool create_client(struct worker *w, char error[256])
             none_to_zero(conf->webhook.outgoing_http_timeout_sock_connect_ms),
         .timeout_sock_read_ms = none_to_zero(conf->webhook.outgoing_http_timeout_sock_read_ms),
         .max_reply_bytes = (size_t)conf->webhook.max_reply_bytes,
-        .max_connections = (uint32_t)(in_flight * 4 > 4096 ? 4096 : in_flight * 4),
+        .max_connections = (uint32_t)(2 * in_flight), /* as many are reserved */
         .ca_file = conf->webhook.ca_file,
         .proxy = conf->webhook.proxy,
         .user_agent = "lonelypss/" LONELY_VERSION,
@@ -164,13 +165,13 @@ static bool create_client(struct worker *w, char error[256])
         .max_in_flight = in_flight,
         .max_per_origin = share(w->b, conf->webhook.max_per_origin),
         .max_per_url = share(w->b, conf->webhook.max_per_url),
-        .max_queued = share(w->b, conf->webhook.max_queued),
+        .max_queued = (size_t)conf->webhook.max_queued,
     };
 
     w->client = http_client_create(&w->loop, &client, error);
     if (w->client == NULL)
         return false;
-    w->outbox = outbox_create(&limits, w->client);
+    w->outbox = outbox_create(&limits, w->client, &w->b->posts_queued);
     return true;
 }
 
@@ -186,6 +187,7 @@ static bool create_server(struct worker *w, size_t number, char error[256])
         .max_header_bytes = (uint32_t)conf->http.max_header_bytes,
         .max_connections = (uint32_t)share(w->b, w->b->max_connections),
         .log = w->b->log,
+        .clock = w->b->clock,
     };
 
     w->http = http_server_create(&w->loop, &server, routes_on_request, w);
@@ -226,6 +228,7 @@ bool worker_create(struct broadcaster *b, size_t number, struct worker **out, ch
     w->wakeup.data = w;
     uv_timer_init(&w->loop, &w->drain_timer);
     w->drain_timer.data = w;
+    list_init(&w->long_matches);
     if (!b->store_ops->client_open(b->store, &w->loop, &w->store, error) ||
         !create_client(w, error) || !create_server(w, number, error)) {
         worker_destroy(w);

@@ -13,6 +13,7 @@
 #include "broadcaster.h"
 #include "http_client.h"
 #include "http_server.h"
+#include "list.h"
 #include "outbox.h"
 #include "store.h"
 
@@ -40,7 +41,10 @@ struct worker {
     struct outbox *outbox;
     struct missed_sweeper *sweeper; /* the first worker's only */
     size_t chunks;                  /* deliveries that hold a part of a spooled body */
-    size_t holds;                   /* requests and deliveries under way */
+    struct list long_matches;       /* of hub.c: notifies that wait for the one in the pool */
+    bool matching;                  /* one is in the pool */
+    atomic_bool stopping;           /* for threads of the pool and the store: give up long work */
+    size_t holds; /* requests, chunks being read, and calls of a sweep under way */
     bool http_closed;
     uint8_t random[WORKER_RANDOM_POOL];
     size_t random_left;

@@ -110,12 +110,14 @@ static void on_done(struct outbox_post *post, const struct http_reply *reply)
 
 static const struct outbox_post_ops ops = { on_start, on_done };
 
+static atomic_size_t all_queued;
+
 static struct outbox *open_outbox(size_t in_flight, size_t per_origin, size_t per_url,
                                   size_t queued)
 {
     const struct outbox_limits limits = { in_flight, per_origin, per_url, queued };
 
-    return outbox_create(&limits, NULL);
+    return outbox_create(&limits, NULL, &all_queued);
 }
 
 static void add(struct outbox *o, struct post *p, const char *url)
@@ -162,6 +164,27 @@ static void test_limits(void **state)
     close_outbox(o);
     for (size_t i = 0; i < 12; i++)
         assert_int_equal(posts[i].done, 1);
+}
+
+/* One origin has many spellings. */
+static void test_origins(void **state)
+{
+    static const char *const same[] = { "http://a/1", "HTTP://A:80/2", "http://u:p@a?q",
+                                        "http://@a#f", "http://x@y@a:80" };
+    static const char *const others[] = {
+        "https://a/", "http://a:8080", "http://a.b", "https://a:80", "http://a:", "a", ""
+    };
+    struct outbox *o = open_outbox(100, 1, 1, 100);
+    struct post posts[12] = { 0 };
+
+    (void)state;
+    for (size_t i = 0; i < 5; i++)
+        add(o, &posts[i], same[i]);
+    assert_int_equal(outbox_running(o), 1);
+    for (size_t i = 0; i < 7; i++)
+        add(o, &posts[5 + i], others[i]);
+    assert_int_equal(outbox_running(o), 8);
+    close_outbox(o);
 }
 
 static void test_in_flight_bounds_all(void **state)
@@ -219,6 +242,10 @@ static void test_room(void **state)
     (void)state;
     assert_true(outbox_has_room(o, 5)); /* two run, three wait */
     assert_false(outbox_has_room(o, 6));
+    atomic_fetch_add(&all_queued, 2); /* in another worker */
+    assert_true(outbox_has_room(o, 3));
+    assert_false(outbox_has_room(o, 4));
+    atomic_fetch_sub(&all_queued, 2);
     for (size_t i = 0; i < 4; i++)
         add(o, &posts[i], A1);
     assert_int_equal(outbox_queued(o), 3);
@@ -297,6 +324,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_origins),
         cmocka_unit_test(test_in_flight_bounds_all),
         cmocka_unit_test(test_origins_take_turns),
         cmocka_unit_test(test_order_within_a_url),
