@@ -1,5 +1,6 @@
 /*
- * Just enough blocking HTTP for the examples: one POST, one reply, one connection.
+ * Just enough blocking HTTP for the examples: one POST, one reply, one connection. Uses memmem:
+ * define _GNU_SOURCE before any #include.
  */
 #ifndef BLOCKING_HTTP_H
 #define BLOCKING_HTTP_H
@@ -70,8 +71,8 @@ static inline const char *http_header(const char *head, const char *name)
 }
 
 /*
- * Reads one request or reply with a Content-Length into `buf`: the head, ended by a NUL in place of the
- * last line feed, then the body. False when the connection ends before, or it does not fit.
+ * Reads one request or reply with a Content-Length into `buf`: the head, ended by a NUL in place of
+ * the last line feed, then the body. False when the connection ends before, or it does not fit.
  */
 static inline bool http_receive(int fd, char *buf, size_t cap, const char **body, size_t *body_len)
 {

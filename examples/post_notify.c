@@ -4,7 +4,12 @@
  *     post_notify 127.0.0.1:3003 demo/hello 'Hello'
  *
  * For a broadcaster whose authorization is none; sign_request.c shows what others ask for.
+ * Build: cc post_notify.c $(pkg-config --cflags --libs lonelypsp libcrypto)
  */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* memmem in blocking_http.h */
+#endif
+
 #include <lonely/stateless.h>
 #include <openssl/sha.h>
 

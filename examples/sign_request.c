@@ -4,7 +4,7 @@
  *     sign_request SECRET URL TOPIC [EPOCH-SECONDS NONCE]
  *
  * SECRET is that of `to-broadcaster` in a secrets file of type hmac. Prints the header for
- * POST /v1/subscribe/exact; without a time and nonce of its own it takes the clock and random bytes.
+ * POST /v1/subscribe/exact. Without EPOCH-SECONDS and NONCE it takes the clock and random bytes.
  * Build: cc sign_request.c $(pkg-config --cflags --libs lonelypsp)
  */
 #include <inttypes.h>

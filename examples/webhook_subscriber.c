@@ -4,7 +4,12 @@
  *     webhook_subscriber 127.0.0.1:3003 'news.*'
  *
  * For a broadcaster whose authorization is none. On SIGINT or SIGTERM it unsubscribes and ends.
+ * Build: cc webhook_subscriber.c $(pkg-config --cflags --libs lonelypsp)
  */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* memmem in blocking_http.h */
+#endif
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <lonely/stateless.h>
@@ -68,7 +73,7 @@ static void receive(int fd, char *buf)
     const char *body;
     size_t body_len;
     struct lonely_stateless call, confirmation = { .count = 1 };
-    uint8_t answer[LONELY_STATELESS_RESPONSE_GENERIC_MAX_BYTES];
+    uint8_t answer[LONELY_STATELESS_RESPONSE_CONFIRM_RECEIVE_MAX_BYTES];
     char head[128];
     struct lonely_result parsed, written;
 

@@ -55,7 +55,9 @@ LONELY_API enum lonely_counter lonely_connection_counter(enum lonely_direction d
  *
  * @param counter  LONELY_COUNTER_SUBSCRIBER or _BROADCASTER
  * @param number   never 0; untouched on error
- * @return LONELY_OK; _E_COUNTER: all 2^63 are used, close the connection; _E_ARGUMENT: `counter`
+ * @return LONELY_OK
+ *         LONELY_E_COUNTER   all 2^63 are used: close the connection
+ *         LONELY_E_ARGUMENT  `counter` is another one
  */
 LONELY_API enum lonely_error lonely_connection_take(struct lonely_connection *c,
                                                     enum lonely_counter counter, int64_t *number);

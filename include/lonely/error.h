@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-/* Append only: the numbers are ABI. */
+/** Append only: the numbers are ABI. */
 #define LONELY_ERROR_MAP(X)                                                            \
     X(LONELY_OK, "success")                                                            \
     X(LONELY_E_TRUNCATED, "input ends inside a field")                                 \

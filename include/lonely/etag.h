@@ -5,15 +5,15 @@
 #ifndef LONELY_ETAG_H
 #define LONELY_ETAG_H
 
-#include <stdbool.h>
-
 #include <lonely/error.h>
 #include <lonely/span.h>
+#include <lonely/stateless.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
+/** Bytes of a strong etag, without its format byte. */
 #define LONELY_ETAG_BYTES LONELY_SHA512_BYTES
 
 /** The format byte that goes with every etag on the wire. */
@@ -22,15 +22,13 @@ extern "C" {
 /**
  * One computation. Holds a copy of the last key, so that it can refuse unsorted input whatever
  * becomes of the caller's row: about 64 KiB, better allocated than on a stack. Nothing here
- * allocates, the digest's state is inside too; so there is no fini. One thread at a time. The fields
- * are private.
+ * allocates, the digest's state is inside too; so there is no fini. One thread at a time. The
+ * fields are private.
  */
 struct lonely_etag {
-    uint64_t sha512[32]; /* room for libcrypto's SHA512_CTX */
+    uint64_t sha512[32]; /**< room for libcrypto's SHA512_CTX */
     int state;
-    bool any; /* this list has a key already: the last one is in `key` */
-    uint32_t key_len;
-    uint8_t key[65535];
+    struct lonely_set_order last;
 };
 
 /**

@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 #define LONELY_FRAMING_LENGTH_BYTES 4
-#define LONELY_FRAME_MIN_BYTES      4 /* a bare prefix: flags and type */
+#define LONELY_FRAME_MIN_BYTES      4 /**< a bare prefix: flags and type */
 
 /** Bounds of the largest frame an end accepts: the default, the least and the most allowed. */
 #define LONELY_FRAME_LIMIT_DEFAULT_BYTES 16777216
@@ -39,12 +39,15 @@ struct lonely_framing {
 /** What one call to lonely_framing_feed() found. */
 struct lonely_framing_step {
     size_t consumed_bytes;    /**< of the input; call again with the rest */
-    struct lonely_span piece; /**< frame bytes, a view into the input; may be empty */
+    struct lonely_span piece; /**< frame bytes, a view into the input; may be empty: ptr NULL */
     bool first;               /**< the piece begins a frame */
     bool complete;            /**< the piece ends the frame */
 };
 
-/** Starts at the beginning of a stream. LONELY_E_ARGUMENT: `limit_bytes` outside its bounds. */
+/**
+ * Starts at the beginning of a stream. LONELY_E_ARGUMENT: `limit_bytes` outside its bounds; then
+ * lonely_framing_feed and _finish return it too, until an init that succeeds.
+ */
 LONELY_API enum lonely_error lonely_framing_init(struct lonely_framing *f, size_t limit_bytes);
 
 /**
@@ -60,9 +63,11 @@ LONELY_API enum lonely_error lonely_framing_init(struct lonely_framing *f, size_
  *
  * Consumes at least one byte of an input that is not empty.
  *
- * @return LONELY_OK or _E_FRAME_SIZE: an announced length below 4 or above the limit. It is found
- *         with the fourth byte of the length, before any byte of the frame; every later call
- *         returns it again and takes nothing.
+ * @return LONELY_OK
+ *         LONELY_E_FRAME_SIZE  an announced length below 4 or above the limit. It is found with the
+ *                              fourth byte of the length, before any byte of the frame; every later
+ *                              call returns it again and takes nothing
+ *         LONELY_E_ARGUMENT    the init failed
  */
 LONELY_API enum lonely_error lonely_framing_feed(struct lonely_framing *f, struct lonely_span in,
                                                  struct lonely_framing_step *out);
@@ -72,7 +77,7 @@ LONELY_API size_t lonely_framing_needed(const struct lonely_framing *f);
 
 /**
  * The stream has ended. LONELY_OK between frames, LONELY_E_TRUNCATED inside a length or a frame,
- * LONELY_E_FRAME_SIZE after that error.
+ * LONELY_E_FRAME_SIZE or LONELY_E_ARGUMENT after that error.
  */
 LONELY_API enum lonely_error lonely_framing_finish(const struct lonely_framing *f);
 

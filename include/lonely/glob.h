@@ -11,9 +11,8 @@
  * A pattern is analysed once and matched many times, and so is a topic. Nothing allocates and
  * nothing is global: the structs may be shared by threads as long as nobody writes them.
  *
- * Time: patterns of literals and `*` take time linear in pattern and topic. With `?` or sets after
- * a
- * `*` it is at worst the product of the two lengths (never exponential), which is seconds for two
+ * Time: patterns of literals and `*` take time linear in pattern and topic. With `?` or sets behind
+ * a `*` it is at worst the product of the two lengths (never exponential), which is seconds for two
  * strings of 65,535 bytes; so a match can be done in portions.
  */
 #ifndef LONELY_GLOB_H
@@ -28,23 +27,25 @@
 extern "C" {
 #endif
 
+/** Most bytes of a pattern. */
 #define LONELY_GLOB_MAX_BYTES 65535
 
 /** An analysed pattern: views into the caller's bytes, which must outlive it. Read only. */
 struct lonely_glob {
-    struct lonely_span pattern; /* up to its first NUL */
+    struct lonely_span pattern; /**< up to its first NUL */
 
-    /* Bytes with which every matching topic starts and ends: literals without U+FFFD to U+FFFF
+    /**
+     * Bytes with which every matching topic starts and ends: literals without U+FFFD to U+FFFF
      * (which match bytes other than their own). They do not overlap. When the pattern is all
-     * literal, `prefix` is the whole and `suffix` is empty. */
+     * literal, `prefix` is the whole and `suffix` is empty.
+     */
     struct lonely_span prefix;
     struct lonely_span suffix;
 
-    uint32_t min_len; /* fewest bytes of a matching topic */
-    bool never;       /* a set is not closed: nothing matches */
-    bool literal;     /* nothing but `prefix`: matches the topic text that equals it */
-    bool has_star;
-    bool plain; /* between prefix and suffix are only `*` and literals, of the kind above */
+    uint32_t min_len; /**< fewest bytes of a matching topic */
+    bool never;       /**< a set is not closed: nothing matches */
+    bool literal;     /**< nothing but `prefix`: matches the topic text that equals it */
+    bool plain;       /**< between prefix and suffix are only `*` and literals, of the kind above */
 };
 
 /**
@@ -67,21 +68,25 @@ LONELY_API bool lonely_glob_topic_init(struct lonely_span topic, struct lonely_g
 enum lonely_glob_verdict {
     LONELY_GLOB_NO_MATCH,
     LONELY_GLOB_MATCH,
-    LONELY_GLOB_MORE /* the steps are used up: call again with the same arguments */
+    LONELY_GLOB_MORE /**< the steps are used up: call again with the same arguments */
 };
 
-/** Where a match stands. Zero it (`= { 0 }`) to start. May be moved to another thread. Private. */
+/**
+ * Where a match stands. Zero it (`= { 0 }`) to start; a final verdict makes it zero again, so that
+ * the next match may use it. May be moved to another thread. Private.
+ */
 struct lonely_glob_state {
     bool started;
-    uint32_t pattern_at, topic_at;   /* offsets of the next code points */
-    uint32_t star_at, star_topic_at; /* where to retry from; star_at 0: no `*` yet */
+    uint32_t pattern_at, topic_at;   /**< offsets of the next code points */
+    uint32_t star_at, star_topic_at; /**< where to retry from; star_at 0: no `*` yet */
 };
 
 /**
  * Matches, or continues to.
  *
- * @param state  zeroed before the first call of a match; NULL: not to be continued (then `steps`
- *               must be NULL or suffice, and LONELY_GLOB_MORE means that it is unknown)
+ * @param state  zero before the first call of a match, and after its last: MATCH or NO_MATCH. NULL:
+ *               not to be continued (then `steps` must be NULL or suffice, and LONELY_GLOB_MORE
+ *               means that it is unknown)
  * @param steps  in: how many may be done (a step is a byte looked at: a nanosecond, ten at worst);
  *               out: what is left. NULL: no limit. A call may exceed it by the length of the
  *               topic and the pattern, and with at least 1 it always gets further

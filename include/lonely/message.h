@@ -20,7 +20,7 @@ extern "C" {
 
 #define LONELY_NONCE_BYTES          32
 #define LONELY_IDENTIFIER_MAX_BYTES 64
-#define LONELY_HEADER_MAX_BYTES     65535 /* any header value */
+#define LONELY_HEADER_MAX_BYTES     65535 /**< any header value */
 
 /** Room for the prefix and header section of any message, in either mode; the body not counted. */
 #define LONELY_MESSAGE_HEAD_MAX_BYTES 196928
@@ -225,7 +225,8 @@ enum lonely_parse_flags {
  *         .at  the offset of the body on LONELY_OK, else of the field, value or body at fault
  *
  * Any fault means: close the connection. Bytes after the headers of a message that has no body,
- * unknown flag bits and unknown expanded headers are ignored. Hashes the body of a NOTIFY (SHA-512).
+ * unknown flag bits and unknown expanded headers are ignored. Hashes the body of a NOTIFY
+ * (SHA-512).
  */
 LONELY_API struct lonely_result lonely_message_parse(enum lonely_direction direction,
                                                      struct lonely_span frame,

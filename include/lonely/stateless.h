@@ -24,23 +24,24 @@ extern "C" {
  * code on the wire.
  */
 enum lonely_stateless_type {
-    LONELY_STATELESS_NOTIFY = 1, /* head only, the message follows */
+    LONELY_STATELESS_NOTIFY = 1, /**< head only, the message follows */
     LONELY_STATELESS_SUBSCRIBE_EXACT = 2,
     LONELY_STATELESS_SUBSCRIBE_GLOB = 3,
     LONELY_STATELESS_UNSUBSCRIBE_EXACT = 4,
     LONELY_STATELESS_UNSUBSCRIBE_GLOB = 5,
     LONELY_STATELESS_CHECK_SUBSCRIPTIONS = 6,
-    LONELY_STATELESS_SET_SUBSCRIPTIONS = 7,               /* head only, see lonely_set_reader */
-    LONELY_STATELESS_RESPONSE_CONFIRM_RECEIVE = 8,        /* carries its code */
-    LONELY_STATELESS_RESPONSE_CONFIRM_MISSED = 9,         /* carries its code */
-    LONELY_STATELESS_RESPONSE_UNSUBSCRIBE_IMMEDIATE = 10, /* carries its code */
+    LONELY_STATELESS_SET_SUBSCRIPTIONS = 7,               /**< head only, see lonely_set_reader */
+    LONELY_STATELESS_RESPONSE_CONFIRM_RECEIVE = 8,        /**< carries its code */
+    LONELY_STATELESS_RESPONSE_CONFIRM_MISSED = 9,         /**< carries its code */
+    LONELY_STATELESS_RESPONSE_UNSUBSCRIBE_IMMEDIATE = 10, /**< carries its code */
 
-    LONELY_STATELESS_B2S = 16,                           /* the bit, no body */
-    LONELY_STATELESS_RECEIVE = LONELY_STATELESS_B2S + 1, /* head only, the message follows */
+    LONELY_STATELESS_B2S = 16,                           /**< the bit, no body */
+    LONELY_STATELESS_RECEIVE = LONELY_STATELESS_B2S + 1, /**< head only, the message follows */
     LONELY_STATELESS_MISSED = LONELY_STATELESS_B2S + 2,
-    LONELY_STATELESS_RESPONSE_GENERIC = LONELY_STATELESS_B2S + 3,            /* carries its code */
-    LONELY_STATELESS_RESPONSE_NOTIFY = LONELY_STATELESS_B2S + 4,             /* carries its code */
-    LONELY_STATELESS_RESPONSE_CHECK_SUBSCRIPTIONS = LONELY_STATELESS_B2S + 5 /* carries its code */
+    LONELY_STATELESS_RESPONSE_GENERIC = LONELY_STATELESS_B2S + 3, /**< carries its code */
+    LONELY_STATELESS_RESPONSE_NOTIFY = LONELY_STATELESS_B2S + 4,  /**< carries its code */
+    LONELY_STATELESS_RESPONSE_CHECK_SUBSCRIPTIONS =
+        LONELY_STATELESS_B2S + 5 /**< carries its code */
 };
 
 /** Most bytes of a field with a 16-bit length: topics, globs, urls, tracing, authorization. */
@@ -88,15 +89,15 @@ enum lonely_stateless_type {
  * A parser sets the fields that the body does not have to zero; a serializer ignores them.
  */
 struct lonely_stateless {
-    struct lonely_span authorization; /* UTF-8; length 0: the scheme `none` */
-    struct lonely_span tracing;       /* any bytes */
-    struct lonely_span url;           /* UTF-8 */
-    struct lonely_span topic;         /* any bytes; in the two _GLOB bodies the glob, UTF-8 */
-    struct lonely_span recovery;      /* UTF-8; length 0: none */
-    struct lonely_span identifier;    /* any bytes, at most 255 */
-    struct lonely_span hash;          /* 64 bytes: SHA-512 of the message, or strong etag */
-    uint64_t message_len;             /* bytes of the message that follow the head */
-    uint32_t count;                   /* notified, num_subscribers, or number of topics of SET */
+    struct lonely_span authorization; /**< UTF-8; length 0: the scheme `none` */
+    struct lonely_span tracing;       /**< any bytes */
+    struct lonely_span url;           /**< UTF-8 */
+    struct lonely_span topic;         /**< any bytes; in the two _GLOB bodies the glob, UTF-8 */
+    struct lonely_span recovery;      /**< UTF-8; length 0: none */
+    struct lonely_span identifier;    /**< any bytes, at most 255 */
+    struct lonely_span hash;          /**< 64 bytes: SHA-512 of the message, or strong etag */
+    uint64_t message_len;             /**< bytes of the message that follow the head */
+    uint32_t count;                   /**< notified, num_subscribers, or number of topics of SET */
 };
 
 /**
@@ -124,7 +125,7 @@ LONELY_API struct lonely_result lonely_stateless_parse(enum lonely_stateless_typ
  * Writes one body, or the head of NOTIFY, SET_SUBSCRIPTIONS, RECEIVE, to `buf`.
  *
  * @return  LONELY_OK             .at: bytes written
- *          LONELY_E_NO_SPACE     .at: bytes needed; with `cap` 0 (`buf` may be NULL) this measures
+ *          LONELY_E_NO_SPACE     .at: bytes needed. To measure: `buf` NULL, which counts as `cap` 0
  *          LONELY_E_TYPE         `type` is no body: .at 0
  *          LONELY_E_FIELD_SIZE   a field over 65,535 bytes:   .at: where the field would start
  *          LONELY_E_IDENTIFIER_SIZE  over 255 bytes:          the same
@@ -145,16 +146,16 @@ enum lonely_set_kind { LONELY_SET_TOPIC, LONELY_SET_GLOB, LONELY_SET_END };
 
 struct lonely_set_entry {
     enum lonely_set_kind kind;
-    struct lonely_span key;      /* topic: any bytes; glob: UTF-8; at most 65,535 bytes */
-    struct lonely_span recovery; /* UTF-8, at most 65,535 bytes; length 0: none */
+    struct lonely_span key;      /**< topic: any bytes; glob: UTF-8; at most 65,535 bytes */
+    struct lonely_span recovery; /**< UTF-8, at most 65,535 bytes; length 0: none */
 };
 
 /** Most bytes of one entry on the wire. */
 #define LONELY_SET_ENTRY_MAX_BYTES 131074
 
-/** The last key, to see that the next one is greater. For the structs below only. */
+/** The last key, to see that the next one is greater. Private: for the structs that hold it. */
 struct lonely_set_order {
-    bool any;
+    bool any; /**< there was one */
     uint32_t len;
     uint8_t key[LONELY_FIELD16_MAX_BYTES];
 };
@@ -166,10 +167,10 @@ struct lonely_set_order {
  */
 struct lonely_set_reader {
     enum lonely_set_kind kind;
-    bool in_count; /* the 4 bytes of the number of globs come next */
-    uint32_t left; /* entries of this list that are still to come */
+    bool in_count; /**< the 4 bytes of the number of globs come next */
+    uint32_t left; /**< entries of this list that are still to come */
     enum lonely_error err;
-    uint32_t held; /* bytes of an unfinished entry or count in `part` */
+    uint32_t held; /**< bytes of an unfinished entry or count in `part` */
     uint8_t part[LONELY_SET_ENTRY_MAX_BYTES];
     struct lonely_set_order last;
 };
@@ -199,8 +200,8 @@ LONELY_API enum lonely_error lonely_set_reader_next(struct lonely_set_reader *r,
 /** Writes what follows the head. About 64 KiB. Needs no fini. The fields are private. */
 struct lonely_set_writer {
     enum lonely_set_kind kind;
-    uint32_t left;  /* entries of this list that are still owed */
-    uint32_t globs; /* length of the second list */
+    uint32_t left;  /**< entries of this list that are still owed */
+    uint32_t globs; /**< length of the second list */
     struct lonely_set_order last;
 };
 
@@ -209,11 +210,12 @@ LONELY_API void lonely_set_writer_init(struct lonely_set_writer *w, uint32_t top
                                        uint32_t globs);
 
 /**
- * Writes one entry: all topics first, then all globs, each in ascending order; at the end
- * one call with kind LONELY_SET_END. LONELY_SET_ENTRY_MAX_BYTES + 4 bytes of room are always enough.
+ * Writes one entry: all topics first, then all globs, each in ascending order; at the end one call
+ * with kind LONELY_SET_END. LONELY_SET_ENTRY_MAX_BYTES + 4 bytes of room are always enough.
  *
  * @return  LONELY_OK            .at: bytes written, 0 is possible for LONELY_SET_END
- *          LONELY_E_NO_SPACE    .at: bytes needed. Nothing changed: call again with more room
+ *          LONELY_E_NO_SPACE    .at: bytes needed. Nothing changed: call again with more room.
+ *                               `buf` NULL counts as `cap` 0
  *          LONELY_E_STATE       more or fewer entries than announced, or a list in the wrong place
  *          LONELY_E_ORDER       key is not greater than the one before
  *          LONELY_E_FIELD_SIZE  key or recovery is over 65,535 bytes

@@ -71,8 +71,7 @@ void map_init(struct map *m)
 {
     *m = (struct map){ .n_buckets = MAP_FIRST_BUCKETS };
     m->buckets = mem_calloc(MAP_FIRST_BUCKETS, sizeof *m->buckets);
-    /* Up to 256 bytes come whole or not at all, and not at all only on a kernel without the call.
-     */
+    /* Up to 256 bytes come whole or not at all; not at all only on a kernel without the call. */
     if (getrandom(m->seed, sizeof m->seed, 0) != (ssize_t)sizeof m->seed) {
         perror("getrandom");
         abort();

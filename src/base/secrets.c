@@ -41,7 +41,8 @@ static const enum lonely_auth_scheme schemes[] = { LONELY_AUTH_NONE, LONELY_AUTH
 __attribute__((format(printf, 3, 4))) static bool fail(struct secrets_error *err, const char *name,
                                                        const char *format, ...)
 {
-    const int len = snprintf(err->text, sizeof err->text, "%s: ", name);
+    /* A long path must leave room for the reason. */
+    const int len = snprintf(err->text, sizeof err->text, "%.300s: ", name);
     va_list args;
 
     if (len > 0 && (size_t)len < sizeof err->text) {
@@ -227,8 +228,8 @@ static bool fd_load(int fd, const char *path, enum secrets_owner owner, struct s
 bool secrets_load(const char *path, enum secrets_owner owner, struct secrets *out,
                   struct secrets_error *err)
 {
-    const int fd =
-        open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); /* FIFOs must not hang */
+    /* FIFOs must not hang. */
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     bool ok;
 
     *out = (struct secrets){ 0 };

@@ -82,10 +82,16 @@ struct stream {
     uint8_t buf[512];
 };
 
+static void stream_fail(struct stream *s, enum lonely_error err)
+{
+    if (s->err == LONELY_OK)
+        s->err = err;
+}
+
 static void stream_flush(struct stream *s)
 {
     if (s->err == LONELY_OK && s->len > 0 && !s->sink(s->arg, s->buf, s->len))
-        s->err = LONELY_E_CRYPTO;
+        stream_fail(s, LONELY_E_CRYPTO);
     s->len = 0;
 }
 
@@ -95,7 +101,7 @@ static void put_bytes(struct stream *s, const uint8_t *bytes, size_t len)
         stream_flush(s);
     if (len > sizeof s->buf) {
         if (s->err == LONELY_OK && !s->sink(s->arg, bytes, len))
-            s->err = LONELY_E_CRYPTO;
+            stream_fail(s, LONELY_E_CRYPTO);
     } else if (len > 0) {
         memcpy(s->buf + s->len, bytes, len);
         s->len += len;
@@ -117,7 +123,7 @@ static inline void put_uint(struct stream *s, uint64_t value, size_t width)
 static void put_checked(struct stream *s, uint64_t value, size_t width)
 {
     if (value >> (8 * width) != 0)
-        s->err = LONELY_E_FIELD_SIZE;
+        stream_fail(s, LONELY_E_FIELD_SIZE);
     put_uint(s, value, width);
 }
 
@@ -131,7 +137,7 @@ static void put_span(struct stream *s, struct lonely_span span, size_t width)
 static void put_exactly(struct stream *s, struct lonely_span span, size_t len)
 {
     if (span.len != len)
-        s->err = LONELY_E_FIELD_SIZE;
+        stream_fail(s, LONELY_E_FIELD_SIZE);
     else
         put_bytes(s, span.ptr, len);
 }
@@ -139,7 +145,7 @@ static void put_exactly(struct stream *s, struct lonely_span span, size_t len)
 static void put_level(struct stream *s, int64_t level)
 {
     if (level < INT32_MIN || level > UINT32_MAX)
-        s->err = LONELY_E_FIELD_SIZE;
+        stream_fail(s, LONELY_E_FIELD_SIZE);
     put_uint(s, (uint64_t)level, 4);
 }
 

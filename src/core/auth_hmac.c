@@ -221,8 +221,7 @@ static enum lonely_auth_result hmac_verify(struct lonely_auth_ctx *ctx,
     if (err != LONELY_OK)
         return err == LONELY_E_CRYPTO ? LONELY_AUTH_UNAVAILABLE : LONELY_AUTH_FORBIDDEN;
     equal = CRYPTO_memcmp(given, expected, sizeof given) == 0;
-    OPENSSL_cleanse(expected,
-                    sizeof expected); /* it would be good for a message that was refused */
+    OPENSSL_cleanse(expected, sizeof expected); /* would be good for a message that was refused */
     if (!equal)
         return LONELY_AUTH_FORBIDDEN;
 

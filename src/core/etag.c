@@ -68,7 +68,7 @@ static bool hash_row(struct lonely_etag *e, struct lonely_span key, struct lonel
 enum lonely_error lonely_etag_init(struct lonely_etag *e, struct lonely_span url)
 {
     e->state = DONE;
-    e->any = false;
+    e->last.any = false;
     if (url.len > UINT16_MAX)
         return LONELY_E_FIELD_SIZE;
     if (SHA512_Init(digest(e)) != 1 || !hash(e, "URL", 3) || !hash_b16(e, url) ||
@@ -84,14 +84,11 @@ static enum lonely_error add(struct lonely_etag *e, struct lonely_span key,
 {
     if (key.len > UINT16_MAX || recovery.len > UINT16_MAX)
         return fail(e, LONELY_E_FIELD_SIZE);
-    if (e->any && !key_is_after(key, (struct lonely_span){ e->key, e->key_len }))
+    if (!order_ascends(&e->last, key))
         return fail(e, LONELY_E_ORDER);
     if (!hash_row(e, key, recovery))
         return fail(e, LONELY_E_CRYPTO);
-    e->any = true;
-    e->key_len = (uint32_t)key.len;
-    if (key.len > 0)
-        memcpy(e->key, key.ptr, key.len);
+    order_keep(&e->last, key);
     return LONELY_OK;
 }
 
@@ -113,7 +110,7 @@ static enum lonely_error to_globs(struct lonely_etag *e)
     if (!hash(e, "\nGLOB", 5))
         return fail(e, LONELY_E_CRYPTO);
     e->state = IN_GLOBS;
-    e->any = false;
+    e->last.any = false;
     return LONELY_OK;
 }
 

@@ -137,7 +137,6 @@ enum lonely_error lonely_glob_compile(struct lonely_span pattern, struct lonely_
         if (g.literal)
             g.prefix.len = start;
         g.literal = false;
-        g.has_star = g.has_star || e == STAR;
         g.plain = g.plain && e == STAR;
         g.never = g.never || e == UNCLOSED;
         suffix_at = at;
@@ -371,7 +370,7 @@ enum lonely_glob_verdict lonely_glob_match(const struct lonely_glob *glob,
     if (v == LONELY_GLOB_MORE)
         v = match_middle(glob, &m);
     if (state != NULL)
-        *state = m.at;
+        *state = v == LONELY_GLOB_MORE ? m.at : (struct lonely_glob_state){ 0 };
     if (steps != NULL)
         *steps = m.steps;
     return v;

@@ -5,18 +5,26 @@
 #ifndef KEY_ORDER_H
 #define KEY_ORDER_H
 
-#include <stdbool.h>
 #include <string.h>
 
-#include <lonely/span.h>
+#include <lonely/stateless.h>
 
-/* Whether `key` comes after `last`; equal keys do not. */
-static inline bool key_is_after(struct lonely_span key, struct lonely_span last)
+/* Whether `key` may come next; an equal one may not. */
+static inline bool order_ascends(const struct lonely_set_order *last, struct lonely_span key)
 {
-    size_t common = key.len < last.len ? key.len : last.len;
-    int diff = common == 0 ? 0 : memcmp(key.ptr, last.ptr, common);
+    size_t common = key.len < last->len ? key.len : last->len;
+    int diff = common == 0 ? 0 : memcmp(key.ptr, last->key, common);
 
-    return diff > 0 || (diff == 0 && key.len > last.len);
+    return !last->any || diff > 0 || (diff == 0 && key.len > last->len);
+}
+
+/* `key` is at most LONELY_FIELD16_MAX_BYTES long. */
+static inline void order_keep(struct lonely_set_order *last, struct lonely_span key)
+{
+    last->any = true;
+    last->len = (uint32_t)key.len;
+    if (key.len > 0)
+        memcpy(last->key, key.ptr, key.len);
 }
 
 #endif

@@ -31,11 +31,9 @@ static size_t headers_of(const struct message_spec *spec, uint64_t part_id)
 
 static uint64_t big_endian(struct lonely_span s)
 {
-    uint64_t v = 0;
+    struct reader r = reader_of(s);
 
-    for (size_t i = 0; i < s.len; i++)
-        v = v << 8 | s.ptr[i];
-    return v;
+    return reader_uint(&r, s.len);
 }
 
 /* --- Reading: first the section, then the values, in the order of faults of section 10. --- */
@@ -263,8 +261,9 @@ struct lonely_result lonely_message_parse(enum lonely_direction direction, struc
 /* The low `n` bytes of `v` as a value. */
 static struct lonely_span int_value(uint64_t v, size_t n, uint8_t scratch[8])
 {
-    for (size_t i = 0; i < n; i++)
-        scratch[i] = (uint8_t)(v >> (8 * (n - 1 - i)));
+    struct writer w = writer_of(scratch, 8);
+
+    writer_uint(&w, v, n);
     return (struct lonely_span){ scratch, n };
 }
 

@@ -10,19 +10,6 @@
 #include "utf8.h"
 #include "writer.h"
 
-static bool order_ascends(const struct lonely_set_order *last, struct lonely_span key)
-{
-    return !last->any || key_is_after(key, (struct lonely_span){ last->key, last->len });
-}
-
-static void order_keep(struct lonely_set_order *last, struct lonely_span key)
-{
-    last->any = true;
-    last->len = (uint32_t)key.len;
-    if (key.len > 0)
-        memcpy(last->key, key.ptr, key.len);
-}
-
 void lonely_set_reader_init(struct lonely_set_reader *r, uint32_t topics)
 {
     r->kind = LONELY_SET_TOPIC;
@@ -174,7 +161,7 @@ struct lonely_result lonely_set_writer_add(struct lonely_set_writer *w,
                                            const struct lonely_set_entry *entry, uint8_t *buf,
                                            size_t cap)
 {
-    struct writer to = writer_of(buf, cap);
+    struct writer to = writer_of(buf, buf != NULL ? cap : 0);
     bool ends_topics = w->kind == LONELY_SET_TOPIC && entry->kind != LONELY_SET_TOPIC;
     enum lonely_error err = writer_check(w, entry);
 
@@ -186,7 +173,7 @@ struct lonely_result lonely_set_writer_add(struct lonely_set_writer *w,
         writer_b16(&to, entry->key);
         writer_b16(&to, entry->recovery);
     }
-    if (to.at > cap)
+    if (to.at > to.cap)
         return (struct lonely_result){ LONELY_E_NO_SPACE, to.at };
     if (ends_topics)
         w->left = w->globs;

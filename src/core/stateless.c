@@ -224,7 +224,7 @@ struct lonely_result lonely_stateless_write(enum lonely_stateless_type type,
                                             size_t cap)
 {
     const struct field *f = body_fields(type);
-    struct writer w = writer_of(buf, cap);
+    struct writer w = writer_of(buf, buf != NULL ? cap : 0);
 
     if (f == NULL)
         return (struct lonely_result){ LONELY_E_TYPE, 0 };
@@ -235,7 +235,7 @@ struct lonely_result lonely_stateless_write(enum lonely_stateless_type type,
         if (err != LONELY_OK)
             return (struct lonely_result){ err, start };
     }
-    if (w.at > cap) /* a writer without a buffer only counts */
+    if (w.at > w.cap) /* a writer without a buffer only counts */
         w.err = LONELY_E_NO_SPACE;
     return (struct lonely_result){ w.err, w.at };
 }

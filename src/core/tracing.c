@@ -59,7 +59,7 @@ void lonely_tracing_writer_add(struct lonely_tracing_writer *w, struct lonely_sp
         return;
     }
     w->len += to.at;
-    w->count++; /* 65,519 bytes hold 5,459 entries at most */
+    w->count++; /* 65,518 bytes hold 5,459 entries at most */
 }
 
 size_t lonely_tracing_writer_finish(struct lonely_tracing_writer *w, uint64_t received_ns,

@@ -98,8 +98,7 @@ static inline void http_exchange_respond(struct http_exchange *x,
     x->ops->respond(x, response);
 }
 
-/* The value of the first header of that name (compared without case), or NULL. During on_request.
- */
+/* The value of the first header of that name (compared without case), or NULL. In on_request. */
 const struct http_header *http_head_find(const struct http_head *head, const char *name);
 
 #endif

@@ -3,5 +3,7 @@
 # exactly the content of the file EXPECTED.
 expected=$1
 shift
-"$@" | diff -u "$expected" - || exit 1
-"$@" >/dev/null
+output=$(mktemp) || exit 1
+trap 'rm -f "$output"' EXIT
+"$@" >"$output" || exit 1
+diff -u "$expected" "$output"

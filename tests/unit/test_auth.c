@@ -410,6 +410,27 @@ static void long_fields_are_signed_like_any_other(void **state)
     memset(zeros, 0, sizeof(zeros));
 }
 
+static bool broken_sink(void *arg, const uint8_t *bytes, size_t len)
+{
+    (void)bytes;
+    (void)len;
+    ++*(int *)arg;
+    return false;
+}
+
+/* The buffer is flushed for the format byte of the etag, whose hash is then too short. */
+static void the_first_error_of_a_stream_stays(void **state)
+{
+    struct lonely_auth_input in = sample(LONELY_AUTH_CHECK_SUBSCRIPTIONS_RESPONSE);
+    int calls = 0;
+
+    (void)state;
+    in.hash = zero_span(63);
+    in.tracing = zero_span(490);
+    assert_int_equal(auth_bytes(&in, NOW, LIT("AAAAAA"), broken_sink, &calls), LONELY_E_CRYPTO);
+    assert_int_equal(calls, 1);
+}
+
 /* ---- Verifying ---- */
 
 static void every_operation_verifies(void **state)
@@ -696,6 +717,7 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_first_error_of_a_stream_stays),
         cmocka_unit_test(keys_refuse_unusable_secrets),
         cmocka_unit_test(tokens_have_a_limit),
         cmocka_unit_test(random_bytes_become_text),

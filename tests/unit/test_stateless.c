@@ -454,6 +454,31 @@ static void writes_lists_as_announced(void **state)
     }
 }
 
+/* NULL measures, whatever `cap` says, and changes nothing. */
+static void a_null_buffer_has_no_room(void **state)
+{
+    static struct lonely_set_writer w;
+    const struct lonely_stateless body = { .tracing = LIT("t"), .topic = LIT("topic") };
+    const struct lonely_set_entry topic = { LONELY_SET_TOPIC, LIT("a"), LIT("") };
+    const struct lonely_set_entry end = { .kind = LONELY_SET_END };
+    static const size_t caps[] = { 0, 1, 64, SIZE_MAX };
+    uint8_t buf[64];
+
+    (void)state;
+    lonely_set_writer_init(&w, 1, 0);
+    for (size_t i = 0; i < TABLE_LEN(caps); i++) {
+        struct lonely_result r =
+            lonely_stateless_write(LONELY_STATELESS_MISSED, &body, NULL, caps[i]);
+
+        assert_true(r.err == LONELY_E_NO_SPACE && r.at == 3 + 7);
+        r = lonely_set_writer_add(&w, &topic, NULL, caps[i]);
+        assert_true(r.err == LONELY_E_NO_SPACE && r.at == 5);
+    }
+    assert_int_equal(lonely_set_writer_add(&w, &topic, buf, sizeof(buf)).err, LONELY_OK);
+    assert_int_equal(lonely_set_writer_add(&w, &end, NULL, 64).err, LONELY_E_NO_SPACE);
+    assert_int_equal(lonely_set_writer_add(&w, &end, buf, sizeof(buf)).at, 4);
+}
+
 /* ---- Repr-Digest ---- */
 
 #define ZERO_64 \
@@ -529,6 +554,7 @@ int main(void)
         cmocka_unit_test(errors_and_the_end_of_lists_stick),
         cmocka_unit_test(writes_and_reads_the_longest_entries),
         cmocka_unit_test(writes_lists_as_announced),
+        cmocka_unit_test(a_null_buffer_has_no_room),
         cmocka_unit_test(reads_digests),
         cmocka_unit_test(writes_digests),
     };
