@@ -9,7 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
+
+#include "fd.h"
 
 /* What the end of a line can need: `,"truncated":true}` and the newline. */
 #define LOG_TAIL_MAX 20
@@ -236,20 +237,6 @@ static void put_head(struct line *l, const struct clock *clock, enum log_level l
     put_str(l, l->json ? "\"" : "");
 }
 
-static void write_all(int fd, const char *text, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = write(fd, text, len);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return;
-        text += n;
-        len -= (size_t)n;
-    }
-}
-
 static void write_line(struct log *log, enum log_level level, const char *event,
                        uint64_t suppressed, const struct log_field *f)
 {
@@ -271,7 +258,7 @@ static void write_line(struct log *log, enum log_level level, const char *event,
         put_str(&l, l.json ? ",\"truncated\":true" : " truncated=true");
     }
     put_str(&l, l.json ? "}\n" : "\n");
-    write_all(log->fd, l.text, l.len);
+    (void)fd_write_all(log->fd, l.text, l.len); /* nowhere to complain to */
     errno = saved;
 }
 

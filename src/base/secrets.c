@@ -18,6 +18,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fd.h"
+
 /* The names of the two directions in a version, from the point of view of the file's owner. */
 struct naming {
     const char *version;
@@ -317,21 +319,6 @@ static char *append_part(char *p, const char *key, const struct secrets_text_par
     return append(p, "\" }");
 }
 
-static bool write_all(int fd, const char *buf, size_t len)
-{
-    while (len > 0) {
-        const ssize_t n = write(fd, buf, len);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return false;
-        buf += n;
-        len -= (size_t)n;
-    }
-    return true;
-}
-
 /* Makes the name of a new file last. */
 static bool sync_folder_of(const char *path)
 {
@@ -361,7 +348,7 @@ bool secrets_write(const char *path, const struct secrets_text *text, struct sec
     p = append_part(p, "to-broadcaster", &text->to_broadcaster);
     p = append_part(p, "to-subscriber", &text->to_subscriber);
     p = append(p, "\n}\n");
-    ok = write_all(fd, buf, (size_t)(p - buf)) && fsync(fd) == 0 && sync_folder_of(path);
+    ok = fd_write_all(fd, buf, (size_t)(p - buf)) && fsync(fd) == 0 && sync_folder_of(path);
     if (!ok) {
         fail(err, path, "cannot be written: %s", strerror(errno));
         unlink(path);

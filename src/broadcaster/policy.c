@@ -101,6 +101,7 @@ enum policy_verdict policy_judge_url(const struct policy *p, struct lonely_span 
     switch (http_url_read(text, &address)) {
     case HTTP_URL_MALFORMED:
     case HTTP_URL_NAME:
+    case HTTP_URL_FOREIGN_NAME:
         break;
     case HTTP_URL_SCHEME:
         verdict = POLICY_SCHEME;

@@ -24,6 +24,12 @@ static void on_timer(uv_timer_t *timer)
     struct deadlines *all = list_entry(timer, struct deadlines, timer);
     uint64_t now = uv_now(timer->loop), next = UINT64_MAX;
 
+    if (!all->polls_first && deadline_is_late(timer->loop, all->armed_ms)) {
+        all->polls_first = true;
+        arm(all, now + DEADLINE_POLL_MS);
+        return;
+    }
+    all->polls_first = false;
     all->armed_ms = now; /* what on_due sets need not arm */
     for (unsigned kind = 0; kind < DEADLINE_KINDS; kind++) {
         struct list *first;
@@ -51,6 +57,7 @@ void deadlines_init(struct deadlines *all, uv_loop_t *loop,
     (void)uv_timer_init(loop, &all->timer);
     all->timer.data = arg;
     all->armed_ms = UINT64_MAX;
+    all->polls_first = false;
     for (unsigned kind = 0; kind < DEADLINE_KINDS; kind++)
         list_init(&all->lists[kind]);
     all->on_due = on_due;

@@ -15,6 +15,19 @@
 
 #define DEADLINE_KINDS 8
 
+/*
+ * libuv runs timers before it looks at sockets. When the process has been stopped for a while, what
+ * came in time lies there unread: so a timer that is late by more than DEADLINE_SLACK_MS is put off
+ * once, by DEADLINE_POLL_MS, for the sockets to be looked at before anybody is blamed.
+ */
+#define DEADLINE_SLACK_MS 100
+#define DEADLINE_POLL_MS  1 /* 0 would run before the sockets again */
+
+static inline bool deadline_is_late(const uv_loop_t *loop, uint64_t due_ms)
+{
+    return uv_now(loop) > due_ms + DEADLINE_SLACK_MS;
+}
+
 /* Lives in the connection. Zeroed: not set. */
 struct deadline {
     struct list node;
@@ -25,6 +38,7 @@ struct deadline {
 struct deadlines {
     uv_timer_t timer;
     uint64_t armed_ms; /* when the timer fires; UINT64_MAX: it does not */
+    bool polls_first;  /* it was late, and waits for one look at the sockets */
     struct list lists[DEADLINE_KINDS];
     void (*on_due)(void *arg, unsigned kind, struct deadline *d); /* d is cleared before */
     void *arg;

@@ -80,18 +80,35 @@ static bool may_keep(const struct http_conn *c)
     return left == HTTP_LENGTH_UNKNOWN || left <= c->server->conf.discard_bytes;
 }
 
+/* The present second as text: formatted, and the clock read, no more than once in it. */
+static const char *date_of(struct http_server *server)
+{
+    const struct clock *clock = server->conf.clock;
+    uint64_t now_ms = uv_now(server->loop);
+    int64_t wall_ms;
+
+    if (clock == NULL)
+        return NULL;
+    if (now_ms >= server->date_until_ms) {
+        wall_ms = clock_wall_ns(clock) / 1000000;
+        http_date_format(wall_ms / 1000, server->date);
+        server->date_until_ms = now_ms + 1000 - (uint64_t)(wall_ms % 1000);
+    }
+    return server->date;
+}
+
 static void send_response(struct http_conn *c, const struct http_response *r, bool no_body)
 {
     enum http_response_connection connection = !c->keep                ? HTTP_CONNECTION_CLOSE
                                                : c->parser.version_1_0 ? HTTP_CONNECTION_KEEP_ALIVE
                                                                        : HTTP_CONNECTION_UNSAID;
-    size_t room = http_response_room(r);
+    size_t room = http_response_room(r), len;
     uint8_t *to = room <= HTTP_ANSWER_SCRATCH ? c->server->scratch : mem_alloc(room);
 
     c->discarded = 0;
     http_conn_enter(c, CONN_ANSWERED);
-    transmit_or_close(c,
-                      (struct lonely_span){ to, http_response_write(r, connection, no_body, to) });
+    len = http_response_write(r, connection, date_of(c->server), no_body, to);
+    transmit_or_close(c, (struct lonely_span){ to, len });
     if (to != c->server->scratch)
         mem_free(to);
     http_answer_settle(c);
@@ -121,11 +138,20 @@ void http_answer_error(struct http_conn *c, int status)
     send_response(c, &response, false);
 }
 
+/* Has the peer sent more than the request that was answered? */
+static bool more_has_come(const struct http_conn *c)
+{
+    /* While advance() runs, what it has used up is still kept. */
+    bool read = c->advancing ? c->more_input : c->kept.len > 0;
+
+    return read || stream_has_unread(c->stream);
+}
+
 /* The answer says close. While more may be coming from the peer, closing at once would reset the
  * connection and might take the answer with it. */
 static void finish(struct http_conn *c)
 {
-    if (c->body_done || c->peer_ended) {
+    if (c->peer_ended || (c->body_done && !more_has_come(c))) {
         http_conn_close(c);
         return;
     }

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "deadline.h"
 #include "http_client_private.h"
 #include "mem.h"
 
@@ -96,6 +97,12 @@ static void on_own_timer(uv_timer_t *timer)
     struct http_client *client = timer->data;
     struct list *node;
 
+    if (!client->polls_first && deadline_is_late(client->loop, client->own_due_ms)) {
+        client->polls_first = true;
+        uv_timer_start(timer, on_own_timer, DEADLINE_POLL_MS, 0);
+        return;
+    }
+    client->polls_first = false;
     while ((node = list_first(&client->failed)) != NULL) {
         struct http_call *call = list_entry(node, struct http_call, of_client);
 
@@ -106,15 +113,19 @@ static void on_own_timer(uv_timer_t *timer)
     expire_silent(client, uv_now(client->loop));
 }
 
-/* The timer never runs late; early is harmless, it then finds nothing due and is set again. */
+/* The timer is never set too late; early is harmless, it then finds nothing due and is set again. */
 void http_client_wake(struct http_client *client, uint64_t due_ms)
 {
     uint64_t now_ms = uv_now(client->loop);
 
-    if (uv_is_active((uv_handle_t *)&client->own_timer) && client->own_due_ms <= due_ms)
+    if (due_ms < now_ms)
+        due_ms = now_ms;
+    if (uv_is_active((uv_handle_t *)&client->own_timer) &&
+        (client->polls_first || client->own_due_ms <= due_ms))
         return;
     client->own_due_ms = due_ms;
-    uv_timer_start(&client->own_timer, on_own_timer, due_ms > now_ms ? due_ms - now_ms : 0, 0);
+    client->polls_first = false;
+    uv_timer_start(&client->own_timer, on_own_timer, due_ms - now_ms, 0);
 }
 
 /* A byte came or went, or may from now on. */
@@ -139,6 +150,7 @@ void http_call_retry_later(struct http_call *call)
 
 void http_call_fail_later(struct http_call *call)
 {
+    call->failing = true;
     list_remove(&call->of_client);
     list_push_back(&call->client->failed, &call->of_client);
     http_client_wake(call->client, 0);
@@ -177,6 +189,8 @@ static void call_put(struct http_call *call)
 {
     struct http_client *client = call->client;
 
+    if (call->block != NULL)
+        explicit_bzero(call->block, call->block_bytes); /* there may be an Authorization in it */
     mem_free(call->block);
     call->block = NULL;
     call->url = NULL;
@@ -290,7 +304,7 @@ static void call_finish(struct http_call *call, CURLcode result)
     }
 }
 
-static struct http_call *call_of(CURL *easy)
+struct http_call *http_call_of(CURL *easy)
 {
     char *call = NULL;
 
@@ -306,7 +320,7 @@ void http_client_drain(struct http_client *client)
 
     while (client->multi != NULL && (msg = curl_multi_info_read(client->multi, &left)) != NULL)
         if (msg->msg == CURLMSG_DONE)
-            call_finish(call_of(msg->easy_handle), msg->data.result);
+            call_finish(http_call_of(msg->easy_handle), msg->data.result);
 }
 
 struct http_call *http_client_post(struct http_client *client,
@@ -321,8 +335,8 @@ struct http_call *http_client_post(struct http_client *client,
     call->source = request->source;
     call->at = 0;
     call->trouble = HTTP_CALL_REPLIED;
-    call->sending = call->attempt_expired = call->source_waits = call->paused = false;
-    call->head_ended = false;
+    call->failing = call->sending = call->attempt_expired = false;
+    call->source_waits = call->paused = call->head_ended = false;
     call->head_bytes = 0;
     call->detail[0] = '\0';
     list_push_back(&client->calls, &call->of_client);

@@ -21,6 +21,7 @@ struct http_client {
     uv_timer_t curl_timer;        /* libcurl's */
     uv_timer_t own_timer;         /* for failed, retries, attempts, silent */
     uint64_t own_due_ms;          /* when own_timer, if active, runs */
+    bool polls_first;             /* own_timer was late, and waits for one look at the sockets */
     struct http_sock **socks;     /* by descriptor */
     size_t sock_cap;
     struct list calls;    /* given to libcurl */
@@ -64,13 +65,15 @@ struct http_call {
     void *arg;
     struct lonely_span prefix;
     const struct http_source *source;
-    uint64_t at;       /* bytes of the body that libcurl has */
-    void *block;       /* header list, header lines, URL and small body: one allocation */
+    uint64_t at; /* bytes of the body that libcurl has */
+    void *block; /* header list, header lines, URL and small body: one allocation */
+    size_t block_bytes;
     const char *url;   /* in the block */
     size_t head_bytes; /* of the reply, so far */
     bool head_ended;
     struct buf reply;
     enum http_call_status trouble; /* found here, not by libcurl; HTTP_CALL_REPLIED: none */
+    bool failing;                  /* by http_call_fail_later: the trouble is not forgotten */
     bool sending;                  /* connected: the request may be sent */
     bool attempt_expired;          /* a connection took longer than timeout_sock_connect */
     bool source_waits;             /* HTTP_SOURCE_WAIT, and not yet resumed */
@@ -94,6 +97,7 @@ void http_client_wake(struct http_client *client, uint64_t due_ms);
 /* Tells the ended calls. Not inside libcurl: `done` may post, cancel or close. */
 void http_client_drain(struct http_client *client);
 void http_client_handle_closed(struct http_client *client);
+struct http_call *http_call_of(CURL *easy);
 
 /* ---- http_request.c ---- */
 

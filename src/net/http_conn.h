@@ -8,6 +8,7 @@
 #include "acceptor.h"
 #include "buf.h"
 #include "deadline.h"
+#include "http_response.h"
 #include "http_server.h"
 #include "list.h"
 #include "request_parser.h"
@@ -55,6 +56,8 @@ struct http_server {
     void (*on_closed)(void *arg);
     void *closed_arg;
     struct request_pool pool;
+    char date[HTTP_DATE_SIZE]; /* formatted; good before date_until_ms (uv_now) */
+    uint64_t date_until_ms;
     struct stream_buffer buffer;
     uint8_t scratch[HTTP_ANSWER_SCRATCH];
 };

@@ -31,6 +31,8 @@ static int on_ready(void *arg, char *ip, char *local_ip, int port, int local_por
     http_sock_established(call, local_port);
     call->sending = true;
     call->attempt_expired = false;
+    if (call->failing) /* it ends in the next turn, with its trouble */
+        return CURL_PREREQFUNC_ABORT;
     call->trouble = HTTP_CALL_REPLIED; /* of addresses tried in vain */
     if (client->conf.proxy == NULL && !http_literal_allowed(call, ip, port)) {
         http_call_trouble(call, HTTP_CALL_CONNECT, "address not allowed any more");
@@ -244,7 +246,10 @@ static bool set_body(struct http_call *call, uint8_t *copy)
     return err == CURLE_OK;
 }
 
-/* Through a proxy only addresses that stand in the URL can be judged. */
+/*
+ * Through a proxy only addresses that stand in the URL can be judged. What a proxy makes of a name is
+ * its own affair; but one beyond ASCII may be digits in disguise.
+ */
 static bool proxied_allowed(struct http_call *call)
 {
     struct sockaddr_storage address;
@@ -258,6 +263,9 @@ static bool proxied_allowed(struct http_call *call)
         if (http_address_allowed(call, (const struct sockaddr *)&address))
             break;
         http_call_trouble(call, HTTP_CALL_CONNECT, "address not allowed");
+        return false;
+    case HTTP_URL_FOREIGN_NAME:
+        http_call_trouble(call, HTTP_CALL_URL, "the host is not ASCII");
         return false;
     case HTTP_URL_NAME:
         break;
@@ -382,6 +390,7 @@ void http_call_prepare(struct http_call *call, const struct http_call_request *r
         http_call_trouble(call, HTTP_CALL_BROKEN, "not a header line");
         return;
     }
+    call->block_bytes = size;
     call->block = mem_try_alloc(size);
     if (call->block == NULL) {
         http_call_trouble(call, HTTP_CALL_BROKEN, "no memory");

@@ -3,7 +3,9 @@
  */
 #include "http_response.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #define FIXED_ROOM 256 /* status line and the headers written here, without their values */
 
@@ -91,8 +93,25 @@ static bool has_body(int status)
     return status >= 200 && status != 204 && status != 304;
 }
 
+/* Not by strftime, whose names follow the locale. */
+void http_date_format(int64_t unix_s, char to[HTTP_DATE_SIZE])
+{
+    static const char days[][4] = { "Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat" };
+    static const char months[][4] = { "Jan", "Feb", "Mar", "Apr", "May", "Jun",
+                                      "Jul", "Aug", "Sep", "Oct", "Nov", "Dec" };
+    const time_t seconds = (time_t)unix_s;
+    struct tm tm = { 0 };
+    char text[96]; /* whatever the compiler believes of the numbers */
+
+    gmtime_r(&seconds, &tm);
+    snprintf(text, sizeof text, "%s, %02d %s %04d %02d:%02d:%02d GMT", days[tm.tm_wday], tm.tm_mday,
+             months[tm.tm_mon], tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
+    memcpy(to, text, HTTP_DATE_SIZE - 1);
+    to[HTTP_DATE_SIZE - 1] = '\0';
+}
+
 size_t http_response_write(const struct http_response *r, enum http_response_connection connection,
-                           bool no_body, uint8_t *to)
+                           const char *date, bool no_body, uint8_t *to)
 {
     static const char *const connection_lines[] = {
         [HTTP_CONNECTION_UNSAID] = "",
@@ -105,6 +124,11 @@ size_t http_response_write(const struct http_response *r, enum http_response_con
     at = put(at, " ");
     at = put(at, http_status_text(r->status));
     at = put(at, "\r\n");
+    if (date != NULL) {
+        at = put(at, "Date: ");
+        at = put(at, date);
+        at = put(at, "\r\n");
+    }
     at = put(at, connection_lines[connection]);
     if (r->content_type != NULL) {
         at = put(at, "Content-Type: ");

@@ -1,5 +1,5 @@
 /*
- * HTTP/1.1 server of one loop: connections on streams, grammar by http_parser.c, answers in request
+ * HTTP/1.1 server of one loop: connections on streams, grammar by request_parser.c, answers in request
  * order. Speaks to the application through http.h only.
  *
  * Threads: all functions on the thread of the loop given to create, except where stated.
@@ -9,6 +9,7 @@
 
 #include <uv.h>
 
+#include "clock.h"
 #include "http.h"
 #include "log.h"
 
@@ -23,6 +24,7 @@ struct http_server_conf {
     uint32_t max_header_bytes;     /* request line and headers; more: 431 (or 414) */
     uint32_t max_connections;      /* of this server; at the cap accepting pauses */
     struct log *log;               /* NULL: none; must outlive the server */
+    const struct clock *clock;     /* for Date; NULL: answers have none; must outlive the server */
 };
 
 struct http_server;

@@ -37,8 +37,6 @@ static struct http_sock *sock_create(struct http_client *client, int fd)
     return s;
 }
 
-void http_client_handle_closed(struct http_client *client);
-
 static void on_sock_closed(uv_handle_t *handle)
 {
     struct http_sock *s = handle->data;
@@ -61,7 +59,6 @@ void http_sock_destroy(struct http_sock *s)
         mem_free(s);
 }
 
-void http_client_drain(struct http_client *client);
 static void sock_arm(struct http_sock *s);
 
 static void on_poll(uv_poll_t *poll, int status, int events)
@@ -116,14 +113,6 @@ static void sock_arm(struct http_sock *s)
     }
 }
 
-static struct http_call *call_of(CURL *easy)
-{
-    char *call = NULL;
-
-    curl_easy_getinfo(easy, CURLINFO_PRIVATE, &call);
-    return (void *)call;
-}
-
 void http_sock_give(struct http_sock *s, struct http_call *call)
 {
     if (s->call == call)
@@ -165,7 +154,7 @@ int http_sock_watch(CURL *easy, curl_socket_t fd, int what, void *arg, void *unu
     }
     if (s == NULL)
         s = sock_create(client, fd);
-    http_sock_give(s, call_of(easy));
+    http_sock_give(s, http_call_of(easy));
     s->wanted = 0;
     if (what == CURL_POLL_IN || what == CURL_POLL_INOUT)
         s->wanted |= UV_READABLE;

@@ -72,6 +72,13 @@ static bool read_v6(char *host, struct sockaddr_storage *address)
     return true;
 }
 
+static bool is_ascii(const char *s)
+{
+    while (*s != '\0' && (unsigned char)*s < 0x80)
+        s++;
+    return *s == '\0';
+}
+
 static enum http_url_kind kind_of(const char *scheme, char *host, struct sockaddr_storage *address)
 {
     if (strcasecmp(scheme, "http") != 0 && strcasecmp(scheme, "https") != 0)
@@ -79,7 +86,9 @@ static enum http_url_kind kind_of(const char *scheme, char *host, struct sockadd
     if (host == NULL)
         return HTTP_URL_MALFORMED;
     memset(address, 0, sizeof(*address));
-    return read_v6(host, address) || read_v4(host, address) ? HTTP_URL_ADDRESS : HTTP_URL_NAME;
+    if (read_v6(host, address) || read_v4(host, address))
+        return HTTP_URL_ADDRESS;
+    return is_ascii(host) ? HTTP_URL_NAME : HTTP_URL_FOREIGN_NAME;
 }
 
 enum http_url_kind http_url_read(const char *url, struct sockaddr_storage *address)

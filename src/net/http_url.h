@@ -16,10 +16,11 @@
 size_t http_url_clean(const char *url, char *to);
 
 enum http_url_kind {
-    HTTP_URL_MALFORMED, /* not an absolute URL, or there is no memory to read it */
-    HTTP_URL_SCHEME,    /* an absolute URL, but neither http nor https */
-    HTTP_URL_NAME,      /* the host is to be looked up */
-    HTTP_URL_ADDRESS    /* the host is an address */
+    HTTP_URL_MALFORMED,    /* not an absolute URL, or there is no memory to read it */
+    HTTP_URL_SCHEME,       /* an absolute URL, but neither http nor https */
+    HTTP_URL_NAME,         /* the host is to be looked up */
+    HTTP_URL_FOREIGN_NAME, /* the same; it is not ASCII, and its digits may be mapped to such */
+    HTTP_URL_ADDRESS       /* the host is an address */
 };
 
 /*

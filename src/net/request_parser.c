@@ -9,6 +9,7 @@
 #include "request_parser.h"
 
 #include <http_parser.h>
+#include <pthread.h>
 #include <string.h>
 #include <strings.h>
 
@@ -36,7 +37,6 @@ enum phase {
 struct request_scratch {
     http_parser lib;
     const uint8_t *base; /* first byte of the head; only while the library runs */
-    uint32_t start;      /* offset of the method, behind empty lines */
     uint32_t method_len; /* 0: not complete */
     uint32_t parsed;     /* offset of the first byte that the library has not seen */
     uint32_t target_at, target_len;
@@ -50,8 +50,17 @@ struct request_scratch {
     } names[REQUEST_HEADERS_MAX];
 };
 
+/* The library's own bound of a head, 80 KiB, is the whole process's: it would cut ours. */
+static void raise_library_bound(void)
+{
+    http_parser_set_max_header_size(UINT32_MAX);
+}
+
 void request_pool_init(struct request_pool *pool)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    (void)pthread_once(&once, raise_library_bound);
     pool->spare = NULL;
 }
 
@@ -180,26 +189,34 @@ static bool is_token_byte(uint8_t c) /* (RFC 9110, 5.6.2) */
     return is_one_of(c, "!#$%&'*+-.^_`|~");
 }
 
-/* Skips empty lines, finds the method and starts the library. false: status says why not; true with
- * method_len 0: more bytes are needed. */
+/* Bytes of the empty lines in front of a request. */
+static size_t count_empty_lines(struct lonely_span in)
+{
+    size_t at = 0;
+
+    while (at < in.len && (in.ptr[at] == '\n' ||
+                           (at + 1 < in.len && in.ptr[at] == '\r' && in.ptr[at + 1] == '\n')))
+        at += in.ptr[at] == '\n' ? 1 : 2;
+    return at;
+}
+
+/* Finds the method and starts the library. false: status says why not; true with method_len 0: more
+ * bytes are needed. */
 static bool start_head(struct request_scratch *s, const uint8_t *in, size_t len)
 {
-    size_t at = s->start, end;
+    size_t end = 0;
     bool connect;
 
-    while (at < len && (in[at] == '\n' || (at + 1 < len && in[at] == '\r' && in[at + 1] == '\n')))
-        at += in[at] == '\n' ? 1 : 2;
-    s->start = (uint32_t)at;
-    for (end = at; end < len && end - at <= REQUEST_METHOD_MAX && is_token_byte(in[end]); end++)
-        ;
-    if (end == len || (in[end] == '\r' && end == at && end + 1 == len))
+    while (end < len && end <= REQUEST_METHOD_MAX && is_token_byte(in[end]))
+        end++;
+    if (end == len || (len == 1 && in[0] == '\r'))
         return true;
-    if (in[end] != ' ' || end == at || end - at > REQUEST_METHOD_MAX) {
+    if (in[end] != ' ' || end == 0 || end > REQUEST_METHOD_MAX) {
         s->status = 400;
         return false;
     }
-    connect = end - at == 7 && memcmp(in + at, "CONNECT", 7) == 0;
-    s->method_len = (uint32_t)(end - at);
+    connect = end == 7 && memcmp(in, "CONNECT", 7) == 0;
+    s->method_len = (uint32_t)end;
     http_parser_init(&s->lib, HTTP_REQUEST);
     feed_library(s, connect ? "CONNECT" : "POST", connect ? 7 : 4);
     s->parsed = (uint32_t)end;
@@ -244,12 +261,12 @@ static bool split_header(const struct request_scratch *s, const uint8_t *in, siz
     return true;
 }
 
-/* Cuts the complete head [start, end) into its parts. Every byte must belong to one: so nothing
+/* Cuts the complete head [0, end) into its parts. Every byte must belong to one: so nothing
  * that the library forgave gets through. */
 static bool split_head(const struct request_scratch *s, const uint8_t *in, size_t end,
                        struct http_header *headers)
 {
-    size_t at = s->start + s->method_len + 1;
+    size_t at = s->method_len + 1;
 
     if (at != s->target_at)
         return false;
@@ -372,7 +389,7 @@ static struct request_step finish_head(struct request_parser *p, const uint8_t *
                                        struct http_head *head)
 {
     const struct request_scratch *s = p->scratch;
-    const uint8_t *target = in + s->target_at, *method = in + s->start;
+    const uint8_t *target = in + s->target_at, *method = in;
     size_t end = s->parsed;
     bool connect = s->lib.method == HTTP_CONNECT;
     int status;
@@ -409,8 +426,8 @@ static struct request_scratch *take_scratch(struct request_parser *p)
     return s;
 }
 
-static struct request_step next_of_head(struct request_parser *p, struct lonely_span in,
-                                        struct http_head *head)
+static struct request_step next_of_lines(struct request_parser *p, struct lonely_span in,
+                                         struct http_head *head)
 {
     struct request_scratch *s = p->scratch;
     size_t len = in.len < p->max_head_bytes ? in.len : p->max_head_bytes;
@@ -430,8 +447,20 @@ static struct request_step next_of_head(struct request_parser *p, struct lonely_
     if (s->complete)
         return finish_head(p, in.ptr, head);
     if (len == p->max_head_bytes)
-        return refuse(p, memchr(in.ptr + s->start, '\n', len - s->start) == NULL ? 414 : 431);
+        return refuse(p, memchr(in.ptr, '\n', len) == NULL ? 414 : 431);
     return (struct request_step){ .event = REQUEST_MORE };
+}
+
+static struct request_step next_of_head(struct request_parser *p, struct lonely_span in,
+                                        struct http_head *head)
+{
+    bool begun = p->scratch != NULL && p->scratch->method_len != 0;
+    size_t skipped = begun ? 0 : count_empty_lines(in);
+    struct request_step step;
+
+    step = next_of_lines(p, (struct lonely_span){ in.ptr + skipped, in.len - skipped }, head);
+    step.used += skipped;
+    return step;
 }
 
 static int hex_value(uint8_t c)

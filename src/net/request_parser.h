@@ -28,7 +28,7 @@ struct request_pool {
     struct http_header headers[REQUEST_HEADERS_MAX]; /* of the head reported last */
 };
 
-void request_pool_init(struct request_pool *pool);
+void request_pool_init(struct request_pool *pool); /* any thread */
 void request_pool_fini(struct request_pool *pool); /* after its parsers */
 
 struct request_parser {
@@ -60,17 +60,16 @@ struct request_step {
     struct lonely_span piece; /* of REQUEST_PIECE; points into `in` */
 };
 
-/* `max_head_bytes` bounds request line and headers (beyond 80 KiB the library's own bound, also
- * 431), and the bytes between two chunks. */
+/* `max_head_bytes` bounds request line and headers, and the bytes between two chunks. */
 void request_parser_init(struct request_parser *p, struct request_pool *pool,
                          uint32_t max_head_bytes);
 void request_parser_fini(struct request_parser *p);
 
 /*
  * The next event. Call it until it says REQUEST_MORE, dropping the `used` bytes each time; then
- * come back with the bytes that were left and new ones behind them. Of an unfinished head no byte
- * is used up, so that a head lies in one piece when it is reported; what was looked at already is
- * not looked at again.
+ * come back with the bytes that were left and new ones behind them. Empty lines in front of a head
+ * are used up. Of an unfinished head no byte is, so that a head lies in one piece when it is
+ * reported; what was looked at already is not looked at again.
  *
  * @param head  filled on REQUEST_HEAD: spans into `in` and `pool`, good until the next call on any
  *              parser of the pool. An absolute-form target is given from its path on.

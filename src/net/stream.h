@@ -8,6 +8,7 @@
 #ifndef NET_STREAM_H
 #define NET_STREAM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include <lonely/span.h>
@@ -39,6 +40,7 @@ struct stream_ops {
     void (*send)(struct stream *s, const struct lonely_span *parts, size_t count);
     void (*shutdown)(struct stream *s);
     void (*close)(struct stream *s);
+    bool (*has_unread)(struct stream *s); /* NULL: cannot tell */
 };
 
 /* The public beginning of each kind of stream. */
@@ -86,6 +88,12 @@ static inline void stream_send(struct stream *s, const struct lonely_span *parts
 static inline void stream_shutdown(struct stream *s)
 {
     s->ops->shutdown(s);
+}
+
+/* Do bytes of the peer wait, which stream_close would answer by a reset? */
+static inline bool stream_has_unread(struct stream *s)
+{
+    return s->ops->has_unread != NULL && s->ops->has_unread(s);
 }
 
 /* Closes at once. Only on_closed follows, later; once. */

@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -129,6 +130,15 @@ static void tcp_shutdown(struct stream *s)
         (void)shutdown(fd, SHUT_WR); /* fails when the peer has gone: the reader will see it */
 }
 
+static bool tcp_has_unread(struct stream *s)
+{
+    uv_os_fd_t fd;
+    int bytes = 0;
+
+    return uv_fileno((uv_handle_t *)&of_stream(s)->handle, &fd) == 0 &&
+           ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0;
+}
+
 static void on_uv_close(uv_handle_t *handle)
 {
     struct stream_tcp *t = handle->data;
@@ -150,6 +160,7 @@ static const struct stream_ops tcp_ops = {
     .send = tcp_send,
     .shutdown = tcp_shutdown,
     .close = tcp_close,
+    .has_unread = tcp_has_unread,
 };
 
 struct stream *stream_tcp_open(uv_loop_t *loop, int fd, struct stream_buffer *buffer,

@@ -5,6 +5,7 @@
 
 #include <cmocka.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "deadline.h"
 
@@ -110,6 +111,42 @@ static void cleared_ones_do_not_fire(void **state)
     assert_false(f.d[0].set);
 }
 
+/* As if the process had been stopped. */
+static void stall(uint64_t ms)
+{
+    uint64_t end_ns = uv_hrtime() + ms * 1000000;
+
+    while (uv_hrtime() < end_ns)
+        ;
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events)
+{
+    (void)status;
+    (void)events;
+    deadline_clear(&f.d[0]);
+    uv_close((uv_handle_t *)poll, NULL);
+}
+
+/* What came in time counts, although the timer would be first; what did not come is still due. */
+static void sockets_come_before_a_late_timer(void **state)
+{
+    uv_poll_t poll;
+    int ends[2];
+
+    (void)state;
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(uv_poll_init(&f.loop, &poll, ends[0]), 0);
+    assert_int_equal(uv_poll_start(&poll, UV_READABLE, on_readable), 0);
+    assert_int_equal(write(ends[1], "x", 1), 1);
+    deadline_set(&f.all, 0, &f.d[0], 5);
+    deadline_set(&f.all, 1, &f.d[1], 6);
+    stall(5 + DEADLINE_SLACK_MS + 50);
+    run_and_expect("1");
+    close(ends[0]);
+    close(ends[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -118,6 +155,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(kinds_do_not_wait_for_each_other, set_up, tear_down),
         cmocka_unit_test_setup_teardown(setting_again_moves, set_up, tear_down),
         cmocka_unit_test_setup_teardown(cleared_ones_do_not_fire, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(sockets_come_before_a_late_timer, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -70,7 +70,7 @@ static void writes_answers(void **state)
         uint8_t *out = malloc(room);
 
         assert_non_null(out);
-        len = http_response_write(&c->response, c->connection, c->no_body, out);
+        len = http_response_write(&c->response, c->connection, NULL, c->no_body, out);
         assert_true(len <= room);
         assert_true(
             table_span_equal((struct lonely_span){ out, len },
@@ -161,7 +161,8 @@ struct fixture {
     struct http_conn *conn;
     struct fake fake;
     struct http_exchange *x;
-    unsigned requests, aborts;
+    unsigned requests, aborts, clock_reads;
+    int64_t wall_ns;
     bool closed, drained;
 };
 
@@ -254,6 +255,62 @@ static void assert_out(const struct fixture *f, const char *want)
 {
     assert_int_equal(f->fake.len, strlen(want));
     assert_memory_equal(f->fake.out, want, strlen(want));
+}
+
+static void formats_dates(void **state)
+{
+    static const struct {
+        int64_t unix_s;
+        const char *text;
+    } dates[] = {
+        { 0, "Thu, 01 Jan 1970 00:00:00 GMT" },
+        { 784111777, "Sun, 06 Nov 1994 08:49:37 GMT" },
+        { 951782399, "Mon, 28 Feb 2000 23:59:59 GMT" },
+        { 253402300799, "Fri, 31 Dec 9999 23:59:59 GMT" },
+    };
+    char text[HTTP_DATE_SIZE];
+
+    (void)state;
+    for (size_t i = 0; i < TABLE_LEN(dates); i++) {
+        http_date_format(dates[i].unix_s, text);
+        assert_string_equal(text, dates[i].text);
+    }
+}
+
+static int64_t read_wall(void *arg)
+{
+    struct fixture *f = arg;
+
+    f->clock_reads++;
+    return f->wall_ns;
+}
+
+/* The clock is read, and the date made, once for all answers of a second. */
+static void dates_its_answers(void **state)
+{
+#define DATED(second)                                         \
+    "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:" second \
+    " GMT\r\nContent-Length: 5\r\n\r\nhello"
+    struct fixture f;
+    const struct clock clock = { .wall_ns = read_wall, .arg = &f };
+
+    (void)state;
+    start(&f);
+    f.server->conf.clock = &clock;
+    f.wall_ns = 784111777600000000;
+    f.fake.takes = sizeof(f.fake.out);
+    for (int i = 0; i < 3; i++) {
+        if (i == 2) { /* the second is over */
+            assert_int_equal(f.server->date_until_ms, uv_now(&f.loop) + 400);
+            f.wall_ns += 400000000;
+            f.server->date_until_ms = uv_now(&f.loop);
+        }
+        come(&f, GET);
+        answer(&f);
+    }
+    assert_out(&f, DATED("37") DATED("37") DATED("38"));
+    assert_int_equal(f.clock_reads, 2);
+    stop(&f);
 }
 
 /* However much of an answer leaves at once, the next request waits for the rest of it. */
@@ -518,6 +575,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(writes_answers),
+        cmocka_unit_test(formats_dates),
+        cmocka_unit_test(dates_its_answers),
         cmocka_unit_test(sends_the_rest_later),
         cmocka_unit_test(answers_behind_an_unfinished_continue),
         cmocka_unit_test(shuts_only_behind_a_whole_answer),

@@ -11,6 +11,7 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <dirent.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "http_client.h"
+#include "http_client_private.h"
+#include "mem.h"
 
 enum { HEAD_MAX = 8192, CALLS_AT_ONCE = 1000, REPLY_MAX = 1000 };
 
@@ -27,6 +29,7 @@ struct server {
     uv_loop_t *loop;
     int port;
     unsigned accepted, requests, broken_requests;
+    uint64_t stall_ms;   /* at a /stall, the whole process behind its answer */
     char head[HEAD_MAX]; /* of the last request */
     uint64_t body_len;
     bool body_good; /* every byte is byte_at(its offset) */
@@ -130,8 +133,18 @@ static const struct answer {
     { "/partial", OK_HEAD "Content-Length: 500\r\n\r\nhello", KEEP },
     { "/close", "", CLOSE },
     { "/reset", "", RESET },
+    { "/stall", OK_HEAD "Content-Length: 5\r\n\r\nhello", KEEP },
     { "/once", OK_HEAD "Content-Length: 5\r\n\r\nhello", KEEP },
 };
+
+/* As if the process had been stopped. */
+static void stall(uint64_t ms)
+{
+    uint64_t end_ns = uv_hrtime() + ms * 1000000;
+
+    while (uv_hrtime() < end_ns)
+        ;
+}
 
 static void peer_answer(struct peer *p)
 {
@@ -147,6 +160,8 @@ static void peer_answer(struct peer *p)
     }
     if (a->text[0] != '\0')
         peer_send(p, a->text);
+    if (strcmp(a->path, "/stall") == 0)
+        stall(p->server->stall_ms);
     if (a->then == DRIP)
         uv_timer_start(&p->timer, on_drip, 1, 1);
     else if (a->then != KEEP)
@@ -482,8 +497,24 @@ static void test_replies(void **state)
     assert_int_equal(f->ended, sizeof cases / sizeof cases[0]);
 }
 
+/* Bound and not listening: nobody else can be there. */
+static int closed_socket(int *port)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET };
+    socklen_t len = sizeof address;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    getsockname(fd, (struct sockaddr *)&address, &len);
+    *port = ntohs(address.sin_port);
+    return fd;
+}
+
 static void test_urls(void **state)
 {
+    int closed_port, closed_fd = closed_socket(&closed_port);
+    char closed_url[64];
     static const struct {
         const char *url;
         enum http_call_status status;
@@ -504,7 +535,6 @@ static void test_urls(void **state)
         { "HTTP://127.0.0.1:PORT/ok", HTTP_CALL_REPLIED },
         { "http://0x7f000001:PORT/ok", HTTP_CALL_REPLIED },
         { "http://localhost:PORT/ok", HTTP_CALL_REPLIED }, /* ::1 is refused first */
-        { "http://127.0.0.1:1/", HTTP_CALL_CONNECT },
         { "http://"
           "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:PORT/ok",
           HTTP_CALL_CONNECT },
@@ -518,6 +548,10 @@ static void test_urls(void **state)
             print_error("%s: status %d, %s\n", cases[i].url, f->result.status, f->result.detail);
         assert_int_equal(f->result.status, cases[i].status);
     }
+    snprintf(closed_url, sizeof closed_url, "http://127.0.0.1:%d/", closed_port);
+    post_and_wait(f, closed_url, NULL);
+    assert_status(f, HTTP_CALL_CONNECT);
+    close(closed_fd);
 }
 
 static void test_request(void **state)
@@ -614,6 +648,23 @@ static void test_timeouts(void **state)
         assert_in_range(took_ms, 95, 4000);
         close_client(f);
     }
+}
+
+/* A reply that came in time is read, however late the timer is. */
+static void test_stall(void **state)
+{
+    struct fixture *f = *state;
+
+    f->conf.timeout_sock_read_ms = 100;
+    f->conf.timeout_sock_connect_ms = 100;
+    f->server.stall_ms = 300;
+    for (int i = 0; i < 2; i++) {
+        post_and_wait(f, "/stall", NULL);
+        assert_status(f, HTTP_CALL_REPLIED);
+        assert_memory_equal(f->result.body, "hello", 5);
+    }
+    post_and_wait(f, "/hang", NULL);
+    assert_status(f, HTTP_CALL_TIMEOUT);
 }
 
 /* A listener whose queue is full drops what would open another connection. */
@@ -895,6 +946,9 @@ static void test_proxy(void **state)
         { "http://192.0.2.1./ok", HTTP_CALL_CONNECT },
         { "http://%30xc0.0.513/ok", HTTP_CALL_CONNECT },
         { "http://[2001:db8::1/ok", HTTP_CALL_URL },
+        { "http://\xef\xbc\x91\xef\xbc\x99\xef\xbc\x92.0.2.1/ok", HTTP_CALL_URL },
+        { "http://%EF%BC%91%EF%BC%99%EF%BC%92.0.2.1/ok", HTTP_CALL_URL },
+        { "http://na\xc3\xafve.invalid/ok", HTTP_CALL_URL },
     };
     struct fixture *f = *state;
     struct rule rule = { 0 };
@@ -912,6 +966,47 @@ static void test_proxy(void **state)
                      f->server.head);
     assert_string_equal(rule.url, "http://%30xc0.0.513/ok");
     assert_int_equal(f->server.requests, 1);
+}
+
+/* What fails here ends with its reason, also when libcurl finds a connection meanwhile. */
+static void test_fails_before_connection(void **state)
+{
+    struct fixture *f = *state;
+    struct http_call *call;
+
+    post_and_wait(f, "/ok", NULL);
+    call = post(f, "/ok", NULL);
+    http_call_trouble(call, HTTP_CALL_BROKEN, "no poll");
+    http_call_fail_later(call);
+    wait_done(f);
+    assert_status(f, HTTP_CALL_BROKEN);
+    assert_string_equal(f->result.detail, "no poll");
+    assert_int_equal(f->server.requests, 1);
+}
+
+static const char *secret; /* must not be in memory that is freed; NULL: whatever */
+
+void __real_mem_free(void *p);
+void __wrap_mem_free(void *p);
+
+void __wrap_mem_free(void *p)
+{
+    if (p != NULL && secret != NULL)
+        assert_null(memmem(p, malloc_usable_size(p), secret, strlen(secret)));
+    __real_mem_free(p);
+}
+
+static void test_wipes_requests(void **state)
+{
+    static const char *const headers[] = { "Authorization: bearer of-nobody-else" };
+    struct http_call_request request = { .headers = headers, .header_count = 1 };
+    struct fixture *f = *state;
+
+    secret = "of-nobody-else";
+    post_and_wait(f, "/ok", &request);
+    assert_non_null(strstr(f->server.head, secret));
+    post_and_wait(f, "nowhere:", &request);
+    secret = NULL;
 }
 
 static void test_environment_is_ignored(void **state)
@@ -1102,6 +1197,7 @@ int main(void)
         TEST(test_request),
         TEST(test_keepalive),
         TEST(test_timeouts),
+        TEST(test_stall),
         TEST(test_connect_timeouts),
         TEST(test_source),
         TEST(test_source_waits_longer_than_silence),
@@ -1110,6 +1206,8 @@ int main(void)
         TEST(test_kept_connection_breaks),
         TEST(test_allow_address),
         TEST(test_proxy),
+        TEST(test_fails_before_connection),
+        TEST(test_wipes_requests),
         TEST(test_environment_is_ignored),
         TEST(test_unknown_name),
         TEST(test_cancel),

@@ -385,6 +385,61 @@ static void refuses_long_heads(void **state)
     stop(&f);
 }
 
+/* Beyond the bound that the library has by itself, ours decides. */
+static void bounds_heads_as_configured(void **state)
+{
+    static char sent[90100];
+    const struct talk passes = { "passes", sent, OK(3, "now"), true },
+                      refused = { "refused", sent, OWN("431 Request Header Fields Too Large"),
+                                  false };
+    struct http_server_conf conf = patient;
+    struct fixture f;
+    size_t len;
+
+    (void)state;
+    len = (size_t)snprintf(sent, sizeof(sent), "GET /now HTTP/1.1\r\n" H "X: ");
+    memset(sent + len, 'x', 90000 - len);
+    memcpy(sent + 90000, "\r\n\r\n", 5);
+    for (int i = 0; i < 2; i++) {
+        conf.max_header_bytes = i == 0 ? 16384 : 1 << 20;
+        start(&f, &conf);
+        talk(&f, i == 0 ? &refused : &passes, false);
+        stop(&f);
+    }
+}
+
+/* What a peer sends behind its last request does not cost it the answer. */
+static void closes_softly_before_unread_input(void **state)
+{
+    static char more[300000];
+
+    (void)state;
+    memset(more, '\n', sizeof(more));
+    for (int together = 0; together < 2; together++) {
+        struct fixture f;
+        struct peer p;
+
+        start(&f, &patient);
+        peer_open(&f.loop, &p, f.port);
+        peer_send(&p, "GET /hold HTTP/1.1\r\n" H "Connection: close\r\n\r\n");
+        if (together)
+            peer_send(&p, "x");
+        peer_until(&f.loop, has_held, &f);
+        if (!together)
+            peer_send_bytes(&p, more, sizeof(more));
+        answer_held(&f, "bye");
+        peer_expect(&f.loop, &p, OK_CLOSE(3, "bye"));
+        peer_expect_end(&f.loop, &p);
+        assert_int_equal(http_server_connections(f.server), 1);
+        peer_send(&p, "y"); /* no reset either */
+        peer_let_pass(&f.loop, 20);
+        assert_int_equal(recv(p.fd, more, 1, 0), 0);
+        peer_close(&f.loop, &p, false);
+        await_connections(&f, 0);
+        stop(&f);
+    }
+}
+
 static void answers_pipelined_requests_in_order(void **state)
 {
     struct fixture f;
@@ -861,7 +916,10 @@ static const struct slow_case {
       OK(3, "now"), 0 },
     { "part of a head", 20, 60000, 0, 60000, "GET / HT", NULL, SLOW, 0 },
     { "dripping head", 50, 60000, 0, 60000, "G", "ET / HTTP/1.1\r\nX: xxx", SLOW, 0 },
-    { "dripping empty lines", 50, 60000, 0, 60000, "", "\n", SLOW, 0 },
+    { "dripping empty lines", 60000, 60000, 0, 50, "", "\n", "", 0 },
+    { "an empty line behind a body", 20, 60000, 0, 150,
+      "POST /echo HTTP/1.1\r\n" H "Content-Length: 1\r\n\r\nx\r\n", NULL, OK(12, "POST /echo x"),
+      0 },
     { "dripping second head", 50, 60000, 0, 60000, "GET /now HTTP/1.1\r\n" H "\r\nG", "ET",
       OK(3, "now") SLOW, 0 },
     { "silent body", 60000, 20, 0, 60000, BODY "x", NULL, SLOW, 1 },
@@ -1117,6 +1175,8 @@ int main(void)
         cmocka_unit_test(answers_what_it_is_sent),
         cmocka_unit_test(answers_the_same_byte_by_byte),
         cmocka_unit_test(refuses_long_heads),
+        cmocka_unit_test(bounds_heads_as_configured),
+        cmocka_unit_test(closes_softly_before_unread_input),
         cmocka_unit_test(answers_pipelined_requests_in_order),
         cmocka_unit_test(answers_a_thousand_pipelined_requests),
         cmocka_unit_test(answers_what_came_while_it_waited),

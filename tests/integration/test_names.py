@@ -1,0 +1,84 @@
+"""Webhooks to a name with several addresses, of which the first that is tried is no good: the next one is.
+
+Names are looked up in an /etc/hosts of our own, in a mount namespace.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+
+import pytest
+
+import subscriber as scripted
+from conftest import PATIENCE
+from wire import notify, subscribe
+
+NAME = "several.test"
+ADDRESSES = ["127.0.0.1", "127.0.0.2"]
+NAMESPACE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+
+
+@pytest.fixture
+def names(tmp_path):
+    """A wrapper for start_broadcaster that knows NAME, or a skip where that is not allowed."""
+    (tmp_path / "hosts").write_text("".join(f"{a} {NAME}\n" for a in ADDRESSES))
+    (tmp_path / "nsswitch.conf").write_text("hosts: files\n")
+    mounts = [f'mount --bind "{tmp_path / file}" /etc/{file}' for file in ("hosts", "nsswitch.conf")
+              if os.path.exists(f"/etc/{file}")]
+    wrapper = [*NAMESPACE, "sh", "-c", " && ".join([*mounts, 'exec "$@"']), "sh"]
+    probe = subprocess.run([*wrapper, "getent", "ahostsv4", NAME], capture_output=True, text=True,
+                           timeout=PATIENCE)
+    if probe.returncode != 0:
+        pytest.skip("no mount namespaces here")
+    assert {line.split()[0] for line in probe.stdout.splitlines()} == set(ADDRESSES)
+    return wrapper
+
+
+@contextlib.contextmanager
+def refuses(address, port):
+    """Bound, never listening."""
+    with socket.socket() as s:
+        s.bind((address, port))
+        yield
+
+
+@contextlib.contextmanager
+def drops(address, port):
+    """Answers no SYN: a listener whose queue is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind((address, port))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex((address, port))
+        yield
+
+
+@pytest.mark.parametrize("dead", [refuses, drops])
+@pytest.mark.parametrize("good", ADDRESSES)  # in one of the cases the dead one is tried first
+def test_next_address(start_broadcaster, start_subscriber, names, good, dead):
+    broadcaster = start_broadcaster(wrapper=names, webhook__outgoing_http_timeout_sock_connect=0.3,
+                                    webhook__outgoing_http_timeout_total=20)
+    server = start_subscriber(scripted.good, (good, 0))
+    other, = set(ADDRESSES) - {good}
+    with dead(other, server.port):
+        subscribe(broadcaster, "exact", f"http://{NAME}:{server.port}/r", "t")
+        for _ in range(2):
+            assert notify(broadcaster, "t", b"found") == 1
+    assert [c.receive.message for c in server.seen()] == [b"found"] * 2
+
+
+def test_no_address_is_good(start_broadcaster, start_subscriber, names):
+    """Counted as not reached; the same name at another port is no worse for it."""
+    broadcaster, server = start_broadcaster(wrapper=names), start_subscriber()
+    with refuses(ADDRESSES[1], server.port), socket.socket() as unused:
+        unused.bind((ADDRESSES[0], 0))
+        port = unused.getsockname()[1]
+        with refuses(ADDRESSES[1], port):
+            subscribe(broadcaster, "exact", f"http://{NAME}:{port}/r", "t")
+            assert notify(broadcaster, "t") == 0
+        subscribe(broadcaster, "exact", f"http://{NAME}:{server.port}/r", "t")
+        assert notify(broadcaster, "t") == 1
