@@ -93,9 +93,9 @@ static void on_delivered(void *arg, struct subscription *s, enum delivery_outcom
         unsubscribe(n, s);
         return;
     case DELIVERY_CANCELLED:
-        n->unavailable = true; /* not every subscriber was tried: the publisher is to come again */
-        /* fall through */
     case DELIVERY_FAILED:
+        if (outcome == DELIVERY_CANCELLED) /* not every subscriber was tried: come again */
+            n->unavailable = true;
         row = row_of(s);
         if (s->recovery != NULL && missed_schedule(n->worker, &row, n->message.topic, on_stored, n))
             return;
