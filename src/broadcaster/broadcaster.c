@@ -47,14 +47,65 @@ static uint64_t connection_limit(const struct broadcaster *b)
     return possible < wanted ? possible : wanted;
 }
 
-static bool open_listeners(struct broadcaster *b, char error[256])
+static struct tls_files tls_files(const struct conf *conf)
 {
-    const struct conf_list *addresses = &b->conf->broadcaster.listen;
+    const char *client = conf->tls.client_certificate;
 
-    b->listeners = mem_calloc(addresses->count, sizeof(*b->listeners));
+    return (struct tls_files){
+        .certificate = conf->tls.certificate,
+        .key = conf->tls.key,
+        .client_ca = conf->tls.client_ca,
+        .client_certificate = strcmp(client, "required") == 0   ? TLS_CLIENT_REQUIRED
+                              : strcmp(client, "optional") == 0 ? TLS_CLIENT_OPTIONAL
+                                                                : TLS_CLIENT_NONE,
+    };
+}
+
+static bool open_tls(struct broadcaster *b, char error[256])
+{
+    const struct tls_files files = tls_files(b->conf);
+
+    if (b->conf->broadcaster.tls_listen.count == 0)
+        return true;
+    if (files.client_ca != NULL && files.client_certificate == TLS_CLIENT_NONE)
+        log_warn(b->log, "tls_client_ca_unused", LOG_STR("tls.client_certificate", "none"),
+                 LOG_END);
+    b->tls = tls_server_create(&files, error);
+    return b->tls != NULL;
+}
+
+bool broadcaster_check_tls(const struct conf *conf, char error[256])
+{
+    const struct tls_files files = tls_files(conf);
+    struct tls_server *tls;
+
+    if (conf->broadcaster.tls_listen.count == 0)
+        return true;
+    tls = tls_server_create(&files, error);
+    tls_server_destroy(tls);
+    return tls != NULL;
+}
+
+bool broadcaster_reload_tls(struct broadcaster *b, const struct conf *conf, char error[256])
+{
+    const struct tls_files files = tls_files(conf);
+
+    if (b->tls == NULL)
+        return true;
+    if (files.certificate == NULL || files.key == NULL) {
+        snprintf(error, 256, "tls.certificate or tls.key is not given any more");
+        return false;
+    }
+    return tls_server_reload(b->tls, &files, error);
+}
+
+static bool open_addresses(struct broadcaster *b, const struct conf_list *addresses, bool tls,
+                           char error[256])
+{
     for (size_t i = 0; i < addresses->count; i++) {
-        struct broadcaster_listener *l = &b->listeners[i];
+        struct broadcaster_listener *l = &b->listeners[b->listener_count];
 
+        l->tls = tls;
         l->fds = mem_calloc(b->worker_count, sizeof(*l->fds));
         if (!listener_open(addresses->items[i], BACKLOG, b->worker_count, l->fds, l->bound,
                            error)) {
@@ -64,6 +115,15 @@ static bool open_listeners(struct broadcaster *b, char error[256])
         b->listener_count++;
     }
     return true;
+}
+
+static bool open_listeners(struct broadcaster *b, char error[256])
+{
+    const struct conf_list *plain = &b->conf->broadcaster.listen;
+    const struct conf_list *tls = &b->conf->broadcaster.tls_listen;
+
+    b->listeners = mem_calloc(plain->count + tls->count, sizeof(*b->listeners));
+    return open_addresses(b, plain, false, error) && open_addresses(b, tls, true, error);
 }
 
 static bool open_store(struct broadcaster *b, char error[256])
@@ -121,8 +181,8 @@ bool broadcaster_create(const struct conf *conf, const struct clock *clock, stru
     b->max_connections = connection_limit(b);
     b->index = index_create();
     b->policy = policy_create(&conf->webhook.allow, &conf->webhook.deny);
-    if (!open_listeners(b, error) || !open_bodies(b, error) || !open_store(b, error) ||
-        !create_workers(b, error)) {
+    if (!open_tls(b, error) || !open_listeners(b, error) || !open_bodies(b, error) ||
+        !open_store(b, error) || !create_workers(b, error)) {
         broadcaster_destroy(b);
         return false;
     }
@@ -189,5 +249,6 @@ void broadcaster_destroy(struct broadcaster *b)
         mem_free(b->listeners[i].fds);
     }
     mem_free(b->listeners);
+    tls_server_destroy(b->tls);
     mem_free(b);
 }

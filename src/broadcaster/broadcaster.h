@@ -19,6 +19,7 @@
 #include "log.h"
 #include "policy.h"
 #include "store.h"
+#include "tls.h"
 
 struct worker;
 
@@ -26,6 +27,7 @@ struct worker;
 struct broadcaster_listener {
     char bound[LISTENER_ADDRESS_MAX]; /* port 0 replaced by the real one */
     int *fds;                         /* one for each worker; -1 once the worker owns it */
+    bool tls;                         /* https */
 };
 
 struct broadcaster {
@@ -39,6 +41,7 @@ struct broadcaster {
     struct policy *policy; /* where webhooks may go */
     struct broadcaster_listener *listeners;
     size_t listener_count;
+    struct tls_server *tls; /* NULL: no tls_listen */
     struct worker **workers;
     size_t worker_count;
     uint64_t max_connections;   /* limits.max_connections, capped by the descriptor limit */
@@ -46,6 +49,14 @@ struct broadcaster {
     atomic_size_t running;      /* threads that have not ended */
     size_t started;             /* workers whose thread runs */
 };
+
+/* Can the certificate, key and authorities be used, as far as `conf` needs them? false: `error` says
+ * which file is wrong. */
+bool broadcaster_check_tls(const struct conf *conf, char error[256]);
+
+/* Reads them anew, as `conf` says, for connections to come (SIGHUP). false: all stays as it is. Does
+ * nothing without a TLS listener. Any thread. */
+bool broadcaster_reload_tls(struct broadcaster *b, const struct conf *conf, char error[256]);
 
 /* `conf`, `clock` and `log` are borrowed for the life of the broadcaster. false: nothing is left open,
  * and `error` says in one line what failed. */

@@ -29,6 +29,8 @@ static const struct conf_option options[] = {
     { OPT(broadcaster, listen, CONF_LISTEN_LIST, listen), .def = "127.0.0.1:3003",
       .meaning =
           "Addresses for HTTP and websocket; repeat the key for several. Port 0: any free." },
+    { OPT(broadcaster, tls_listen, CONF_LISTEN_LIST, tls_listen), .none = true, .def = "none",
+      .meaning = "The same for HTTPS, with the certificate of [tls]." },
     { COUNT(broadcaster, workers, 0, 1024), .def = "1",
       .meaning = "Loops, one thread each; 0: one per core." },
     { OPT(broadcaster, spool_dir, CONF_PATH, spool_dir), .def = "spool",
@@ -49,6 +51,17 @@ static const struct conf_option options[] = {
           "So much of a refused body is read and thrown away, so that the peer sees the answer." },
     { SIZE(http, max_header_bytes, 1024, 1 << 20), .def = "16K",
       .meaning = "Longest request line and headers together." },
+
+    { OPT(tls, certificate, CONF_PATH, certificate), .none = true, .def = "none",
+      .meaning =
+          "PEM file: the certificate of tls_listen, then those between it and an authority." },
+    { OPT(tls, key, CONF_PATH, key), .none = true, .def = "none",
+      .meaning = "PEM file of its private key, without a passphrase." },
+    { OPT(tls, client_ca, CONF_PATH, client_ca), .none = true, .def = "none",
+      .meaning = "PEM file of the authorities that may sign certificates of clients." },
+    { OPT(tls, client_certificate, CONF_CHOICE, client_certificate),
+      .choices = "none optional required", .def = "none",
+      .meaning = "Whether clients are asked for a certificate, and must have one." },
 
     { OPT(database, type, CONF_CHOICE, type), .choices = "sqlite memory", .def = "sqlite",
       .meaning = "Where subscriptions are kept. memory: nothing survives a restart." },
@@ -365,18 +378,44 @@ bool conf_set(struct conf *c, const char *assignment, struct conf_error *error)
     return good;
 }
 
-/* Port 0 may come again: each gets a port of its own. */
-static bool check_listen(const struct conf_list *l, struct conf_error *error)
+/* Is the item in the first `n` of a list? Port 0 may come again: each gets a port of its own. */
+static bool is_taken(const char *item, const struct conf_list *l, size_t n)
 {
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(item, l->items[i]) == 0 && strcmp(strrchr(item, ':'), ":0") != 0)
+            return true;
+    return false;
+}
+
+static bool check_listen(const struct conf *c, struct conf_error *error)
+{
+    const struct conf_list *l = &c->broadcaster.listen, *tls = &c->broadcaster.tls_listen;
+
     if (l->count == 0)
         return fail(error, "broadcaster.listen is empty");
     for (size_t i = 0; i < l->count; i++)
-        for (size_t j = 0; j < i; j++)
-            if (strcmp(l->items[i], l->items[j]) == 0 &&
-                strcmp(strrchr(l->items[i], ':'), ":0") != 0)
-                return fail(error, "broadcaster.listen: \"%s\" is given twice",
-                            show(l->items[i]).text);
+        if (is_taken(l->items[i], l, i))
+            return fail(error, "broadcaster.listen: \"%s\" is given twice", show(l->items[i]).text);
+    for (size_t i = 0; i < tls->count; i++) {
+        if (is_taken(tls->items[i], tls, i))
+            return fail(error, "broadcaster.tls_listen: \"%s\" is given twice",
+                        show(tls->items[i]).text);
+        if (is_taken(tls->items[i], l, l->count))
+            return fail(error, "broadcaster.tls_listen: \"%s\" is in broadcaster.listen too",
+                        show(tls->items[i]).text);
+    }
     return true;
+}
+
+static bool check_tls(const struct conf *c, struct conf_error *error)
+{
+    if (c->broadcaster.tls_listen.count == 0)
+        return true;
+    if (c->tls.certificate == NULL || c->tls.key == NULL)
+        return fail(error, "broadcaster.tls_listen needs tls.certificate and tls.key");
+    return c->tls.client_ca != NULL || strcmp(c->tls.client_certificate, "none") == 0 ||
+           fail(error, "tls.client_certificate = %s needs tls.client_ca",
+                c->tls.client_certificate);
 }
 
 /* Keeps the arithmetic of retries finite. */
@@ -399,7 +438,7 @@ bool conf_check(const struct conf *c, struct conf_error *error)
         if (*low > *high)
             return fail(error, "%s is above %s", orders[i].low_name, orders[i].high_name);
     }
-    return check_missed(c, error) && check_listen(&c->broadcaster.listen, error);
+    return check_missed(c, error) && check_listen(c, error) && check_tls(c, error);
 }
 
 void conf_print_help(FILE *out)

@@ -22,7 +22,7 @@ struct conf_list {
  * allowed. */
 struct conf {
     struct {
-        struct conf_list listen;
+        struct conf_list listen, tls_listen;
         uint64_t workers;
         char *spool_dir;
         uint64_t drain_timeout_ms;
@@ -31,6 +31,10 @@ struct conf {
         uint64_t header_timeout_ms, body_idle_timeout_ms, keepalive_timeout_ms, body_timeout_ms;
         uint64_t discard_bytes, max_header_bytes;
     } http;
+    struct {
+        char *certificate, *key, *client_ca; /* NULL: none */
+        char *client_certificate;            /* none, optional, required */
+    } tls;
     struct {
         char *type;
         char *path;

@@ -313,7 +313,9 @@ bool conf_value_set(void *field, const struct conf_option *o, const char *text, 
         break;
     case CONF_LISTEN_LIST:
     case CONF_CIDR_LIST:
-        good = add_items(field, o, text, why);
+        if (none)
+            conf_value_clear(field, o);
+        good = none || add_items(field, o, text, why);
         break;
     }
     if (!good && why[0] == '\0')
@@ -391,6 +393,8 @@ void conf_value_print(FILE *out, const void *field, const struct conf_option *o)
     case CONF_LISTEN_LIST:
     case CONF_CIDR_LIST:
         list = field;
+        if (list->count == 0)
+            fputs("none", out);
         for (size_t i = 0; i < list->count; i++)
             fprintf(out, "%s%s", i > 0 ? " " : "", list->items[i]);
         break;

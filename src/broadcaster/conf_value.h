@@ -20,7 +20,7 @@ enum conf_type {
     CONF_CHOICE,      /* char *, one of `choices` */
     CONF_PATH,        /* char *, NULL: none */
     CONF_PROXY,       /* char *, NULL: none; SCHEME://HOST... */
-    CONF_LISTEN_LIST, /* struct conf_list of HOST:PORT */
+    CONF_LISTEN_LIST, /* struct conf_list of HOST:PORT; none: empty */
     CONF_CIDR_LIST    /* struct conf_list of ADDRESS/BITS */
 };
 
@@ -36,7 +36,8 @@ struct conf_option {
 };
 
 /*
- * Reads `text` into `field`, which holds a value already (its strings are freed). A list grows.
+ * Reads `text` into `field`, which holds a value already (its strings are freed). A list grows;
+ * `none` empties it.
  * false: the field is as before and `why` says what would be right.
  */
 bool conf_value_set(void *field, const struct conf_option *o, const char *text, char why[256]);

@@ -62,10 +62,17 @@ static int check_secrets(const struct conf *conf, struct log *log)
     return code;
 }
 
+static int check_tls(const struct conf *conf)
+{
+    char error[256];
+
+    return broadcaster_check_tls(conf, error) ? 0 : fail(EXIT_CONFIGURATION, error);
+}
+
 static void print_ready(const struct broadcaster *b)
 {
     for (size_t i = 0; i < b->listener_count; i++)
-        printf("ready http %s\n", b->listeners[i].bound);
+        printf("ready %s %s\n", b->listeners[i].tls ? "https" : "http", b->listeners[i].bound);
     fflush(stdout);
 }
 
@@ -78,21 +85,25 @@ static void log_started(const struct broadcaster *b)
              LOG_U64("workers", b->worker_count), LOG_END);
 }
 
-/* SIGHUP: the configuration is read again, and its log level counts from now on. What cannot be read
- * changes nothing. */
-static void reload(const struct options *options, struct log *log)
+/* SIGHUP: the configuration is read again; its log level and the files of [tls] count from now on.
+ * What cannot be read changes nothing. */
+static void reload(struct broadcaster *b, const struct options *options)
 {
     struct conf conf;
     struct conf_error error;
     enum log_level level;
 
     if (!options_read(options, &conf, &error)) {
-        log_warn(log, "reload_failed", LOG_STR("error", error.text), LOG_END);
+        log_warn(b->log, "reload_failed", LOG_STR("error", error.text), LOG_END);
         return;
     }
-    if (log_level_parse(conf.log.level, &level))
-        log_set_level(log, level);
-    log_info(log, "reloaded", LOG_STR("level", conf.log.level), LOG_END);
+    if (!broadcaster_reload_tls(b, &conf, error.text)) {
+        log_warn(b->log, "reload_failed", LOG_STR("error", error.text), LOG_END);
+    } else {
+        if (log_level_parse(conf.log.level, &level))
+            log_set_level(b->log, level);
+        log_info(b->log, "reloaded", LOG_STR("level", conf.log.level), LOG_END);
+    }
     conf_fini(&conf);
 }
 
@@ -103,7 +114,7 @@ static void wait_for_end(struct broadcaster *b, const struct options *options, c
     int number;
 
     for (sigwait(set, &number); number == SIGHUP; sigwait(set, &number))
-        reload(options, b->log);
+        reload(b, options);
     log_info(b->log, "draining", LOG_STR("signal", number == SIGTERM ? "SIGTERM" : "SIGINT"),
              LOG_END);
     broadcaster_drain(b);
@@ -150,6 +161,8 @@ int main(int argc, char **argv)
         log_format_parse(options.conf.log.format, &format);
         log_init(&log, STDERR_FILENO, level, format, &clock_system);
         code = check_secrets(&options.conf, &log);
+        if (code == 0)
+            code = check_tls(&options.conf);
         if (code == 0 && action == OPTIONS_RUN)
             code = run(&options, &log);
         log_fini(&log);

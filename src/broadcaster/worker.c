@@ -192,14 +192,14 @@ static bool create_server(struct worker *w, size_t number, char error[256])
 
     w->http = http_server_create(&w->loop, &server, routes_on_request, w);
     for (size_t i = 0; i < w->b->listener_count; i++) {
-        int fd = w->b->listeners[i].fds[number];
-        int err;
+        struct broadcaster_listener *l = &w->b->listeners[i];
+        int fd = l->fds[number], err;
 
-        w->b->listeners[i].fds[number] = -1;
-        err = http_server_listen(w->http, fd);
+        l->fds[number] = -1;
+        err = l->tls ? http_server_listen_tls(w->http, fd, w->b->tls)
+                     : http_server_listen(w->http, fd);
         if (err != 0) {
-            snprintf(error, 256, "cannot listen on %s: %s", w->b->listeners[i].bound,
-                     uv_strerror(err));
+            snprintf(error, 256, "cannot listen on %s: %s", l->bound, uv_strerror(err));
             return false;
         }
     }

@@ -341,12 +341,22 @@ static void on_sent(void *arg)
     http_answer_sent(arg);
 }
 
+/* From here on it is a connection that has sent nothing yet. */
+static void on_open(void *arg)
+{
+    struct http_conn *c = arg;
+
+    if (c->state == CONN_IDLE)
+        http_conn_enter(c, CONN_IDLE);
+}
+
 const struct stream_events http_conn_events = {
     .on_read = on_read,
     .on_end = on_end,
     .on_sent = on_sent,
     .on_lost = on_lost,
     .on_closed = on_closed,
+    .on_open = on_open,
 };
 
 void http_conn_wake(struct http_conn *c)
@@ -438,7 +448,16 @@ void http_conn_begin(struct http_conn *c, struct stream *stream)
     set_reading(c, true);
 }
 
-void http_conn_open(struct http_server *server, int fd)
+static struct stream *open_stream(struct http_conn *c, int fd, struct tls_server *tls)
+{
+    struct http_server *server = c->server;
+
+    if (tls == NULL)
+        return stream_tcp_open(server->loop, fd, &server->buffer, &http_conn_events, c);
+    return stream_tls_open(server->tls, tls, fd, &server->buffer, &http_conn_events, c);
+}
+
+void http_conn_open(struct http_server *server, int fd, struct tls_server *tls)
 {
     struct http_conn *c = http_conn_create(server);
     struct stream *stream;
@@ -447,9 +466,12 @@ void http_conn_open(struct http_server *server, int fd)
         close(fd);
         return;
     }
-    stream = stream_tcp_open(server->loop, fd, &server->buffer, &http_conn_events, c);
-    if (stream == NULL)
+    stream = open_stream(c, fd, tls);
+    if (stream == NULL) {
         mem_free(c);
-    else
-        http_conn_begin(c, stream);
+        return;
+    }
+    http_conn_begin(c, stream);
+    if (tls != NULL)
+        set_deadline(c, DEADLINE_HANDSHAKE, server->conf.header_timeout_ms);
 }

@@ -12,11 +12,12 @@
 #include "http_server.h"
 #include "list.h"
 #include "request_parser.h"
-#include "stream_tcp.h"
+#include "stream_tls.h"
 
 #define HTTP_ANSWER_SCRATCH 4096 /* answers up to here are built without allocating */
 
 enum conn_deadline {
+    DEADLINE_HANDSHAKE,
     DEADLINE_KEEPALIVE,
     DEADLINE_HEADER,
     DEADLINE_BODY_IDLE,
@@ -49,7 +50,7 @@ struct http_server {
     struct list ready; /* http_conn.ready_node: input to look at outside of any callback */
     uint32_t count;    /* of conns */
     uint32_t streams;  /* of those, not closed */
-    unsigned handles;  /* own ones, not closed */
+    unsigned handles;  /* own ones, not closed; so is `tls` */
     bool draining, closing;
     void (*on_drained)(void *arg);
     void *drained_arg;
@@ -59,6 +60,7 @@ struct http_server {
     char date[HTTP_DATE_SIZE]; /* formatted; good before date_until_ms (uv_now) */
     uint64_t date_until_ms;
     struct stream_buffer buffer;
+    struct tls_loop *tls; /* NULL: no TLS listener */
     uint8_t scratch[HTTP_ANSWER_SCRATCH];
 };
 
@@ -93,7 +95,8 @@ struct http_conn {
 
 /* http_conn.c */
 extern const struct stream_events http_conn_events; /* for the stream; its arg is the connection */
-void http_conn_open(struct http_server *server, int fd);          /* owns fd */
+/* Owns fd. `tls`: NULL for plain. */
+void http_conn_open(struct http_server *server, int fd, struct tls_server *tls);
 struct http_conn *http_conn_create(struct http_server *server);   /* NULL: no memory */
 void http_conn_begin(struct http_conn *c, struct stream *stream); /* owns stream */
 void http_conn_enter(struct http_conn *c, enum conn_state state);

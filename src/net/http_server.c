@@ -15,8 +15,7 @@ static void on_accept(void *arg, void *socket_arg, int fd)
 {
     struct http_server *server = arg;
 
-    (void)socket_arg;
-    http_conn_open(server, fd);
+    http_conn_open(server, fd, socket_arg);
     update_hold(server);
 }
 
@@ -70,6 +69,15 @@ struct http_server *http_server_create(uv_loop_t *loop, const struct http_server
 int http_server_listen(struct http_server *server, int fd)
 {
     return acceptor_listen(server->acceptor, fd, NULL);
+}
+
+int http_server_listen_tls(struct http_server *server, int fd, struct tls_server *tls)
+{
+    if (server->tls == NULL) {
+        server->tls = tls_loop_create(server->loop, server->conf.log);
+        server->handles++;
+    }
+    return acceptor_listen(server->acceptor, fd, tls);
 }
 
 void http_server_conn_gone(struct http_server *server)
@@ -137,6 +145,8 @@ void http_server_close(struct http_server *server, void (*on_closed)(void *arg),
     acceptor_close(server->acceptor, handle_closed, server);
     deadlines_close(&server->deadlines, on_uv_closed);
     uv_close((uv_handle_t *)&server->idle, on_uv_closed);
+    if (server->tls != NULL)
+        tls_loop_close(server->tls, handle_closed, server);
     /* An on_abort may answer, and so free, any other exchange: no pointer to it is held. */
     list_init(&open);
     list_move_all(&open, &server->conns);

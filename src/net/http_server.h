@@ -12,10 +12,11 @@
 #include "clock.h"
 #include "http.h"
 #include "log.h"
+#include "tls.h"
 
 struct http_server_conf {
-    /* Whole request head, from its first byte, also when it drips. As long is waited for a peer to
-     * read its answer, and to send the rest of a body that is thrown away. */
+    /* Whole request head, from its first byte, also when it drips. As long is waited for a TLS
+     * handshake, for a peer to read its answer, and to send the rest of a body that is thrown away. */
     uint64_t header_timeout_ms;
     uint64_t body_idle_timeout_ms; /* no byte of a body; 0: none */
     uint64_t body_timeout_ms;      /* whole body; 0: none */
@@ -36,6 +37,10 @@ struct http_server *http_server_create(uv_loop_t *loop, const struct http_server
 /* Accepts on `fd`, a bound and listening non-blocking TCP socket, which the server owns from now
  * on, also when it fails. Returns 0 or a negative libuv error. */
 int http_server_listen(struct http_server *server, int fd);
+
+/* The same for HTTPS. `tls` must outlive the server's listeners; their connections count as the
+ * others do. */
+int http_server_listen_tls(struct http_server *server, int fd, struct tls_server *tls);
 
 /* Stops accepting, closes idle connections, lets running exchanges finish (their answers say
  * Connection: close). `on_drained` runs once, later, when no connection is left; not after

@@ -1,6 +1,6 @@
 /*
  * A connection as a stream of bytes: the one interface under HTTP, websocket and raw TCP, plain
- * (stream_tcp.c) or TLS. Its user is one connection object at a time; an HTTP connection hands the
+ * (stream_tcp.c) or TLS (stream_tls.c). Its user is one connection object at a time; an HTTP connection hands the
  * stream on to a websocket by stream_attach.
  *
  * Threads: everything on the thread of the loop that the stream belongs to.
@@ -28,6 +28,8 @@ struct stream_events {
     void (*on_lost)(void *arg);
     /* After stream_close: parts being sent are the user's again. The stream is gone. */
     void (*on_closed)(void *arg);
+    /* TLS only: the handshake is done. May be NULL. */
+    void (*on_open)(void *arg);
 };
 
 #define STREAM_LOST      (-1)
@@ -70,7 +72,8 @@ static inline void stream_read_stop(struct stream *s)
 }
 
 /* Sends what the peer takes at once, of at most STREAM_PARTS_MAX parts. Returns how many bytes that
- * was (0 while a stream_send is under way), or STREAM_LOST. Nothing is kept. */
+ * was (0 while a stream_send is under way), or STREAM_LOST. Nothing is kept; if it took a part of
+ * them, the first byte that it did not take is the next to send, or the stream is to be closed. */
 static inline ptrdiff_t stream_try_send(struct stream *s, const struct lonely_span *parts,
                                         size_t count)
 {
