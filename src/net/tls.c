@@ -83,7 +83,7 @@ static bool load_own(SSL_CTX *ctx, const struct tls_files *files, char error[256
         return false;
     if (SSL_CTX_use_certificate_chain_file(ctx, files->certificate) != 1)
         return fail(error, "certificate", files->certificate,
-                    ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE
+                    ERR_GET_REASON(ERR_peek_last_error()) == ERR_R_PEM_LIB
                         ? "holds no certificate in PEM"
                         : tls_reason());
     SSL_CTX_set_default_passwd_cb(ctx, no_passphrase);

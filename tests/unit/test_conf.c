@@ -14,7 +14,7 @@
 #include "mem.h"
 #include "tables.h"
 
-#define N_OPTIONS 47
+#define N_OPTIONS 52
 
 static char folder[] = "/tmp/test_conf.XXXXXX";
 static char path[64];
@@ -55,6 +55,7 @@ static void defaults(void **state)
     conf_init(&c);
     assert_int_equal(c.broadcaster.listen.count, 1);
     assert_string_equal(c.broadcaster.listen.items[0], "127.0.0.1:3003");
+    assert_int_equal(c.broadcaster.tls_listen.count, 0);
     assert_true(c.broadcaster.workers == 1);
     assert_string_equal(c.broadcaster.spool_dir, "spool");
     assert_true(c.broadcaster.drain_timeout_ms == 10000);
@@ -64,6 +65,10 @@ static void defaults(void **state)
     assert_true(c.http.body_timeout_ms == CONF_NONE);
     assert_true(c.http.discard_bytes == 1048576);
     assert_true(c.http.max_header_bytes == 16384);
+    assert_null(c.tls.certificate);
+    assert_null(c.tls.key);
+    assert_null(c.tls.client_ca);
+    assert_string_equal(c.tls.client_certificate, "none");
     assert_string_equal(c.database.type, "sqlite");
     assert_string_equal(c.database.path, "subscriptions.db");
     assert_true(c.database.timeout_ms == 5000);
@@ -171,8 +176,13 @@ static const struct file_error_case {
     { "[http]\n\nheader_timeuot = 5\n", "x.ini:3: unknown key \"header_timeuot\" in [http]" },
     { "[http]\nlisten = a:1\n", "x.ini:2: unknown key \"listen\" in [http]" },
     { "[http]\nHeader_timeout = 5\n", "x.ini:2: unknown key \"Header_timeout\" in [http]" },
+    { "[broadcaster]\ntls_listen = a\n",
+      "x.ini:2: broadcaster.tls_listen: \"a\": expected HOST:PORT "
+      "with a port from 0 to 65535, or none" },
+    { "[tls]\ncertificate =\n", "x.ini:2: tls.certificate: \"\": expected a path, or none" },
+    { "[tls]\nclient_certificate = yes\n", "x.ini:2: tls.client_certificate: \"yes\": expected one "
+                                           "of: none optional required" },
     /* Named by the list of all options, but not made yet. */
-    { "[broadcaster]\ntls_listen = a:1\n", "x.ini:2: unknown key \"tls_listen\" in [broadcaster]" },
     { "[tcp]\nlisten = a:1\n", "x.ini:1: unknown section [tcp]" },
     { "[log]\nlevel = warn\n[http]\n[log]\nlevel = warn\n",
       "x.ini:5: log.level is given twice, first in line 2" },
@@ -520,6 +530,13 @@ static const struct check_case {
       "limits.message_body_spool_size is above limits.max_body_memory" },
     { "broadcaster.listen=a:1 b:1 a:1", NULL, "broadcaster.listen: \"a:1\" is given twice" },
     { "broadcaster.listen=a:0 a:0", NULL, NULL },
+    { "broadcaster.tls_listen=a:1 a:1", NULL, "broadcaster.tls_listen: \"a:1\" is given twice" },
+    { "broadcaster.listen=a:1", "broadcaster.tls_listen=b:1 a:1",
+      "broadcaster.tls_listen: \"a:1\" is in broadcaster.listen too" },
+    { "broadcaster.tls_listen=a:0 a:0", "tls.certificate=x",
+      "broadcaster.tls_listen needs tls.certificate and tls.key" },
+    { "broadcaster.tls_listen=a:1", "broadcaster.tls_listen=none", NULL },
+    { "tls.client_certificate=required", NULL, NULL },
     { "missed.expo_max=1000", NULL,
       "missed.expo_factor, expo_base and expo_max: a wait would exceed a year" },
     { "missed.expo_max=1000", "missed.expo_base=1", NULL },
