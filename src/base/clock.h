@@ -10,6 +10,7 @@
 struct clock {
     int64_t (*wall_ns)(void *arg);  /* since 1970-01-01T00:00:00Z; may jump */
     uint64_t (*mono_ms)(void *arg); /* since some start; never goes back */
+    uint64_t (*mono_ns)(void *arg); /* the same, for what takes less than a millisecond */
     void *arg;
 };
 
@@ -29,6 +30,11 @@ static inline double clock_wall_s(const struct clock *c)
 static inline uint64_t clock_mono_ms(const struct clock *c)
 {
     return c->mono_ms(c->arg);
+}
+
+static inline uint64_t clock_mono_ns(const struct clock *c)
+{
+    return c->mono_ns(c->arg);
 }
 
 #endif

@@ -203,6 +203,15 @@ void bodies_destroy(struct bodies *bodies)
     mem_free(bodies);
 }
 
+bool bodies_can_spool(const struct bodies *bodies)
+{
+    int fd = open_spool(bodies->spool_dir);
+
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
 uint64_t bodies_memory(const struct bodies *bodies)
 {
     return atomic_load_explicit(&bodies->memory, memory_order_relaxed);

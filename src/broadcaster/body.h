@@ -26,6 +26,8 @@ struct bodies_conf {
 struct bodies *bodies_create(const struct bodies_conf *conf, char error[256]);
 void bodies_destroy(struct bodies *bodies);          /* after the last body */
 uint64_t bodies_memory(const struct bodies *bodies); /* bytes held in memory now */
+/* Could a body go to a file now? Blocks, so for the thread pool. */
+bool bodies_can_spool(const struct bodies *bodies);
 
 enum body_error {
     BODY_OK,

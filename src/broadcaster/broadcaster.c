@@ -6,13 +6,15 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "admin.h"
 #include "broadcaster.h"
 #include "mem.h"
+#include "store_meter.h"
 #include "worker.h"
 
 #define BACKLOG 1024
 
-/* Descriptors kept for listeners, the store, spool files and the C library. */
+/* Descriptors kept for listeners, admin connections, the store, spool files and the C library. */
 #define RESERVED_DESCRIPTORS 256
 
 static size_t count_workers(const struct conf *conf)
@@ -138,12 +140,13 @@ static bool open_store(struct broadcaster *b, char error[256])
         .log = b->log,
     };
 
-    b->store_ops = store_find(conf->database.type);
-    if (b->store_ops == NULL) {
+    b->store_ops = &store_meter_ops;
+    b->backend = store_find(conf->database.type);
+    if (b->backend == NULL) {
         snprintf(error, 256, "no such database.type: %s", conf->database.type);
         return false;
     }
-    return b->store_ops->open(&store, &feed, &b->store, error);
+    return b->backend->open(&store, &feed, &b->store, error);
 }
 
 static bool open_bodies(struct broadcaster *b, char error[256])
@@ -181,8 +184,12 @@ bool broadcaster_create(const struct conf *conf, const struct clock *clock, stru
     b->max_connections = connection_limit(b);
     b->index = index_create();
     b->policy = policy_create(&conf->webhook.allow, &conf->webhook.deny);
+    b->started_s = clock_wall_s(clock);
+    if (conf->limits.max_connections_per_address != CONF_NONE)
+        b->peers = peer_limit_create(conf->limits.max_connections_per_address);
     if (!open_tls(b, error) || !open_listeners(b, error) || !open_bodies(b, error) ||
-        !open_store(b, error) || !create_workers(b, error)) {
+        !open_store(b, error) || !create_workers(b, error) ||
+        (conf->broadcaster.admin_listen != NULL && !admin_create(b, &b->admin, error))) {
         broadcaster_destroy(b);
         return false;
     }
@@ -199,11 +206,17 @@ bool broadcaster_start(struct broadcaster *b, char error[256])
             return false;
         }
     }
+    if (b->admin != NULL && !admin_start(b->admin, error)) {
+        broadcaster_stop(b);
+        broadcaster_join(b);
+        return false;
+    }
     return true;
 }
 
 static void command_all(struct broadcaster *b, enum worker_state to)
 {
+    atomic_store(&b->draining, true);
     for (size_t i = 0; i < b->started; i++)
         worker_command(b->workers[i], to);
 }
@@ -227,17 +240,20 @@ void broadcaster_join(struct broadcaster *b)
 {
     for (size_t i = 0; i < b->started; i++)
         worker_join(b->workers[i]);
+    admin_join(b->admin); /* the last to go: it tells that the others are draining */
 }
 
 void broadcaster_destroy(struct broadcaster *b)
 {
     if (b == NULL)
         return;
+    admin_destroy(b->admin);
     for (size_t i = 0; b->workers != NULL && i < b->worker_count; i++)
         worker_destroy(b->workers[i]);
     mem_free(b->workers);
     if (b->store != NULL)
-        b->store_ops->close(b->store);
+        b->backend->close(b->store);
+    peer_limit_destroy(b->peers);
     bodies_destroy(b->bodies);
     index_destroy(b->index);
     policy_destroy(b->policy);

@@ -17,10 +17,12 @@
 #include "index.h"
 #include "listener.h"
 #include "log.h"
+#include "peer.h"
 #include "policy.h"
 #include "store.h"
 #include "tls.h"
 
+struct admin;
 struct worker;
 
 /* An address that the broadcaster listens on. */
@@ -34,7 +36,8 @@ struct broadcaster {
     const struct conf *conf;
     const struct clock *clock;
     struct log *log;
-    const struct store_ops *store_ops;
+    const struct store_ops *backend;   /* opens and closes */
+    const struct store_ops *store_ops; /* the calls of the workers' clients, measured */
     struct store *store;
     struct index *index;
     struct bodies *bodies;
@@ -44,6 +47,10 @@ struct broadcaster {
     struct tls_server *tls; /* NULL: no tls_listen */
     struct worker **workers;
     size_t worker_count;
+    struct admin *admin;        /* NULL: none */
+    struct peer_limit *peers;   /* NULL: no limit */
+    double started_s;           /* wall clock */
+    atomic_bool draining;       /* or stopping */
     uint64_t max_connections;   /* limits.max_connections, capped by the descriptor limit */
     atomic_size_t posts_queued; /* waiting in the outboxes of all workers */
     atomic_size_t running;      /* threads that have not ended */

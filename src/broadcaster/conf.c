@@ -31,6 +31,8 @@ static const struct conf_option options[] = {
           "Addresses for HTTP and websocket; repeat the key for several. Port 0: any free." },
     { OPT(broadcaster, tls_listen, CONF_LISTEN_LIST, tls_listen), .none = true, .def = "none",
       .meaning = "The same for HTTPS, with the certificate of [tls]." },
+    { OPT(broadcaster, admin_listen, CONF_LISTEN, admin_listen), .none = true, .def = "none",
+      .meaning = "Address for GET /healthz, /readyz and /metrics, for operators only." },
     { COUNT(broadcaster, workers, 0, 1024), .def = "1",
       .meaning = "Loops, one thread each; 0: one per core." },
     { OPT(broadcaster, spool_dir, CONF_PATH, spool_dir), .def = "spool",
@@ -134,6 +136,8 @@ static const struct conf_option options[] = {
       .meaning = "Longest subscriber URL; longer ones are answered 400." },
     { COUNT(limits, max_connections, 1, 1 << 24), .def = "65536",
       .meaning = "Connections at once, capped by the descriptor limit; then accepting pauses." },
+    { COUNT(limits, max_connections_per_address, 1, 1 << 24), .none = true, .def = "none",
+      .meaning = "The same from one IPv4 address or IPv6 /64; more are closed at once." },
     { OPT(limits, retry_after, CONF_TIME_S, retry_after_s), .min = 1, .max = 86400, .def = "1s",
       .meaning = "What Retry-After says in an answer 503." },
 
@@ -418,6 +422,31 @@ static bool check_tls(const struct conf *c, struct conf_error *error)
                 c->tls.client_certificate);
 }
 
+/* Is the address of operators in a list of public ones? Port 0 is another port each time. */
+static bool is_public(const char *admin, const struct conf_list *list)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        if (strcmp(admin, list->items[i]) == 0 && strcmp(strrchr(admin, ':'), ":0") != 0)
+            return true;
+    }
+    return false;
+}
+
+/* What is for operators is never served where the public is. */
+static bool check_admin(const struct conf *c, struct conf_error *error)
+{
+    const char *admin = c->broadcaster.admin_listen;
+
+    if (admin == NULL)
+        return true;
+    if (is_public(admin, &c->broadcaster.listen))
+        return fail(error, "broadcaster.admin_listen: \"%s\" is in broadcaster.listen too",
+                    show(admin).text);
+    return !is_public(admin, &c->broadcaster.tls_listen) ||
+           fail(error, "broadcaster.admin_listen: \"%s\" is in broadcaster.tls_listen too",
+                show(admin).text);
+}
+
 /* Keeps the arithmetic of retries finite. */
 static bool check_missed(const struct conf *c, struct conf_error *error)
 {
@@ -438,7 +467,8 @@ bool conf_check(const struct conf *c, struct conf_error *error)
         if (*low > *high)
             return fail(error, "%s is above %s", orders[i].low_name, orders[i].high_name);
     }
-    return check_missed(c, error) && check_listen(c, error) && check_tls(c, error);
+    return check_missed(c, error) && check_listen(c, error) && check_tls(c, error) &&
+           check_admin(c, error);
 }
 
 void conf_print_help(FILE *out)

@@ -23,6 +23,7 @@ struct conf_list {
 struct conf {
     struct {
         struct conf_list listen, tls_listen;
+        char *admin_listen; /* NULL: none */
         uint64_t workers;
         char *spool_dir;
         uint64_t drain_timeout_ms;
@@ -62,7 +63,7 @@ struct conf {
     struct {
         uint64_t message_body_spool_size, max_body_memory, max_message_bytes;
         uint64_t max_topic_bytes, max_glob_bytes, max_url_bytes;
-        uint64_t max_connections;
+        uint64_t max_connections, max_connections_per_address;
         uint64_t retry_after_s;
     } limits;
     struct {

@@ -51,6 +51,7 @@ static const struct kind {
     [CONF_PATH] = { "PATH", "a path", NULL, 0, 0 },
     [CONF_PROXY] = { "URL", "http://HOST:PORT (or https, socks4, socks4a, socks5, socks5h)", NULL,
                      0, 0 },
+    [CONF_LISTEN] = { "HOST:PORT", "HOST:PORT with a port from 0 to 65535", NULL, 0, 0 },
     [CONF_LISTEN_LIST] = { "HOST:PORT...", "HOST:PORT with a port from 0 to 65535", NULL, 0, 0 },
     [CONF_CIDR_LIST] = { "ADDRESS/BITS...", "ADDRESS/BITS such as 10.0.0.0/8 or fd00::/8", NULL, 0,
                          0 },
@@ -306,8 +307,10 @@ bool conf_value_set(void *field, const struct conf_option *o, const char *text, 
     case CONF_CHOICE:
     case CONF_PATH:
     case CONF_PROXY:
+    case CONF_LISTEN:
         good = none || (*text != '\0' && (o->type != CONF_CHOICE || is_choice(o->choices, text)) &&
-                        (o->type != CONF_PROXY || is_proxy(text)));
+                        (o->type != CONF_PROXY || is_proxy(text)) &&
+                        (o->type != CONF_LISTEN || is_host_port(text, strlen(text))));
         if (good)
             set_string(field, none ? NULL : text);
         break;
@@ -331,6 +334,7 @@ void conf_value_clear(void *field, const struct conf_option *o)
     case CONF_CHOICE:
     case CONF_PATH:
     case CONF_PROXY:
+    case CONF_LISTEN:
         set_string(field, NULL);
         break;
     case CONF_LISTEN_LIST:
@@ -388,6 +392,7 @@ void conf_value_print(FILE *out, const void *field, const struct conf_option *o)
     case CONF_CHOICE:
     case CONF_PATH:
     case CONF_PROXY:
+    case CONF_LISTEN:
         print_string(out, *(char *const *)field);
         break;
     case CONF_LISTEN_LIST:

@@ -34,6 +34,7 @@ struct delivery {
     struct worker *worker;
     const struct delivery_message *message;
     struct subscription *subscription;
+    uint64_t queued_ns; /* monotonic */
     delivery_done_fn *done;
     void *arg;
     struct http_source source;
@@ -213,6 +214,20 @@ static void log_failure(const struct delivery *d, const struct http_reply *reply
                      LOG_END);
 }
 
+static void count(const struct delivery *d, const struct http_reply *reply,
+                  enum delivery_outcome outcome)
+{
+    struct metrics *m = d->worker->metrics;
+    enum metrics_delivery metric = metrics_delivery_of(reply->status);
+
+    if (outcome == DELIVERY_CONFIRMED)
+        metric = METRICS_DELIVERY_CONFIRMED;
+    else if (outcome == DELIVERY_UNSUBSCRIBE)
+        metric = METRICS_DELIVERY_UNSUBSCRIBED;
+    metrics_add(&m->deliveries[metric], 1);
+    metrics_observe(&m->delivery_time, clock_mono_ns(d->worker->b->clock) - d->queued_ns);
+}
+
 static void on_done(struct outbox_post *post, const struct http_reply *reply)
 {
     struct delivery *d = (struct delivery *)post;
@@ -220,16 +235,17 @@ static void on_done(struct outbox_post *post, const struct http_reply *reply)
     enum delivery_outcome outcome = DELIVERY_FAILED;
     delivery_done_fn *done = d->done;
     void *arg = d->arg;
-    uint32_t count = 0;
+    uint32_t notified = 0;
 
     if (reply->status == HTTP_CALL_REPLIED)
-        outcome = judge(reply->body, &count);
+        outcome = judge(reply->body, &notified);
     else if (reply->status == HTTP_CALL_CANCELLED)
         outcome = DELIVERY_CANCELLED;
+    count(d, reply, outcome);
     if (outcome == DELIVERY_FAILED)
         log_failure(d, reply);
     delivery_free(d);
-    done(arg, s, outcome, count);
+    done(arg, s, outcome, notified);
     subscription_unref(s);
 }
 
@@ -245,6 +261,7 @@ void delivery_start(struct worker *w, const struct delivery_message *message,
     d->worker = w;
     d->message = message;
     d->subscription = s;
+    d->queued_ns = clock_mono_ns(w->b->clock);
     d->done = done;
     d->arg = arg;
     subscription_ref(s);

@@ -32,9 +32,15 @@ struct notify {
 static void notify_finish(struct notify *n, enum hub_status status)
 {
     uint32_t notified = n->notified > UINT32_MAX ? UINT32_MAX : (uint32_t)n->notified;
+    static const enum metrics_notify metric_of[] = {
+        [HUB_OK] = METRICS_NOTIFY_OK,
+        [HUB_BUSY] = METRICS_NOTIFY_BUSY,
+        [HUB_UNAVAILABLE] = METRICS_NOTIFY_UNAVAILABLE,
+    };
     hub_done_fn *done = n->done;
     void *arg = n->arg;
 
+    metrics_add(&n->worker->metrics->notifies[metric_of[status]], 1);
     index_matches_release(&n->matches);
     body_unref(n->message.body);
     mem_free(n);

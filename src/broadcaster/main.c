@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "admin.h"
 #include "broadcaster.h"
 #include "options.h"
 #include "secrets.h"
@@ -73,6 +74,8 @@ static void print_ready(const struct broadcaster *b)
 {
     for (size_t i = 0; i < b->listener_count; i++)
         printf("ready %s %s\n", b->listeners[i].tls ? "https" : "http", b->listeners[i].bound);
+    if (b->admin != NULL)
+        printf("ready admin %s\n", admin_bound(b->admin));
     fflush(stdout);
 }
 

@@ -63,6 +63,7 @@ bool missed_schedule(struct worker *w, const struct store_row *row, struct lonel
 
     if (!missed_delay(w->b->conf, 0, random_unit(w), &delay))
         return false;
+    metrics_add(&w->metrics->missed_scheduled, 1);
     w->b->store_ops->missed_upsert(w->store, row, topic, 0, clock_wall_s(w->b->clock) + delay, done,
                                    arg);
     return true;
@@ -124,7 +125,13 @@ static bool on_start(struct outbox_post *post, struct http_call_request *request
     request->headers = call->headers;
     request->header_count = 1;
     request->prefix = (struct lonely_span){ call->body, call->body_len };
+    metrics_add(&call->sweeper->worker->metrics->missed_sent, 1);
     return true;
+}
+
+static void count(const struct missed_call *call, enum metrics_missed outcome)
+{
+    metrics_add(&call->sweeper->worker->metrics->missed[outcome], 1);
 }
 
 static void retry_later(struct missed_call *call)
@@ -135,10 +142,12 @@ static void retry_later(struct missed_call *call)
     double delay;
 
     if (missed_delay(w->b->conf, attempts, random_unit(w), &delay)) {
+        count(call, METRICS_MISSED_RETRIED);
         store->missed_retry(w->store, &call->item, attempts, clock_wall_s(w->b->clock) + delay,
                             on_item_stored, call);
         return;
     }
+    count(call, METRICS_MISSED_GIVEN_UP);
     log_warn_limited(w->b->log, "missed_given_up",
                      LOG_SPAN("recovery", call->item.recovery.ptr, call->item.recovery.len),
                      LOG_U64("attempts", attempts), LOG_END);
@@ -160,15 +169,19 @@ static void on_done(struct outbox_post *post, const struct http_reply *reply)
     const struct store_ops *store = w->b->store_ops;
     const struct store_row row = { call->item.kind, call->item.url, call->item.key, { NULL, 0 } };
 
-    if (reply->status == HTTP_CALL_CANCELLED || call->late) /* release the lock, count no attempt */
+    if (reply->status == HTTP_CALL_CANCELLED || call->late) { /* release the lock, count no attempt */
+        count(call, METRICS_MISSED_CANCELLED);
         store->missed_retry(w->store, &call->item, call->item.attempts, clock_wall_s(w->b->clock),
                             on_item_stored, call);
-    else if (is_reply(LONELY_STATELESS_RESPONSE_CONFIRM_MISSED, reply))
+    } else if (is_reply(LONELY_STATELESS_RESPONSE_CONFIRM_MISSED, reply)) {
+        count(call, METRICS_MISSED_CONFIRMED);
         store->missed_clear(w->store, &call->item, on_item_stored, call);
-    else if (is_reply(LONELY_STATELESS_RESPONSE_UNSUBSCRIBE_IMMEDIATE, reply))
+    } else if (is_reply(LONELY_STATELESS_RESPONSE_UNSUBSCRIBE_IMMEDIATE, reply)) {
+        count(call, METRICS_MISSED_UNSUBSCRIBED);
         store->unsubscribe(w->store, &row, on_item_stored, call);
-    else
+    } else {
         retry_later(call);
+    }
 }
 
 /* Copies a span to `*at` with a NUL behind it and moves on. */
@@ -254,4 +267,9 @@ void missed_sweeper_close(struct missed_sweeper *s)
     s->closed = true;
     uv_timer_stop(&s->timer);
     advance(s);
+}
+
+size_t missed_sweeper_calls(const struct missed_sweeper *s)
+{
+    return s->calls;
 }

@@ -31,4 +31,7 @@ struct missed_sweeper *missed_sweeper_create(struct worker *w);
  * loop has run its closing callbacks, the sweeper frees itself. */
 void missed_sweeper_close(struct missed_sweeper *sweeper);
 
+/* Calls under way. */
+size_t missed_sweeper_calls(const struct missed_sweeper *s);
+
 #endif

@@ -51,6 +51,8 @@ static void on_notified(void *arg, enum hub_status status, uint32_t notified)
     uint8_t tracing[LONELY_TRACING_MINIMAL_BYTES];
     uint64_t now_ns = (uint64_t)clock_wall_ns(clock);
 
+    if (status == HUB_BUSY)
+        n->request.reason = METRICS_REASON_BUSY;
     if (status != HUB_OK) {
         finish_with(n, 503);
         return;
@@ -110,6 +112,7 @@ static void add_message(struct notify_request *n, struct lonely_span bytes)
         return;
     }
     n->received += bytes.len;
+    metrics_add(&n->request.worker->metrics->message_bytes, bytes.len);
     if (bytes.len > 0 && !body_writer_add(n->writer, bytes, on_ready, n))
         http_exchange_pause(n->request.exchange);
 }

@@ -9,13 +9,19 @@
 #include "routes.h"
 
 static const struct route routes[] = {
-    { "/v1/notify", route_notify, LONELY_STATELESS_NOTIFY },
-    { "/v1/subscribe/exact", route_fields, LONELY_STATELESS_SUBSCRIBE_EXACT },
-    { "/v1/subscribe/glob", route_fields, LONELY_STATELESS_SUBSCRIBE_GLOB },
-    { "/v1/unsubscribe/exact", route_fields, LONELY_STATELESS_UNSUBSCRIBE_EXACT },
-    { "/v1/unsubscribe/glob", route_fields, LONELY_STATELESS_UNSUBSCRIBE_GLOB },
-    { "/v1/check_subscriptions", route_fields, LONELY_STATELESS_CHECK_SUBSCRIPTIONS },
-    { "/v1/set_subscriptions", route_set, LONELY_STATELESS_SET_SUBSCRIPTIONS },
+    { "/v1/notify", route_notify, LONELY_STATELESS_NOTIFY, METRICS_ROUTE_NOTIFY },
+    { "/v1/subscribe/exact", route_fields, LONELY_STATELESS_SUBSCRIBE_EXACT,
+      METRICS_ROUTE_SUBSCRIBE_EXACT },
+    { "/v1/subscribe/glob", route_fields, LONELY_STATELESS_SUBSCRIBE_GLOB,
+      METRICS_ROUTE_SUBSCRIBE_GLOB },
+    { "/v1/unsubscribe/exact", route_fields, LONELY_STATELESS_UNSUBSCRIBE_EXACT,
+      METRICS_ROUTE_UNSUBSCRIBE_EXACT },
+    { "/v1/unsubscribe/glob", route_fields, LONELY_STATELESS_UNSUBSCRIBE_GLOB,
+      METRICS_ROUTE_UNSUBSCRIBE_GLOB },
+    { "/v1/check_subscriptions", route_fields, LONELY_STATELESS_CHECK_SUBSCRIPTIONS,
+      METRICS_ROUTE_CHECK_SUBSCRIPTIONS },
+    { "/v1/set_subscriptions", route_set, LONELY_STATELESS_SET_SUBSCRIPTIONS,
+      METRICS_ROUTE_SET_SUBSCRIPTIONS },
 };
 
 static bool span_is(struct lonely_span span, const char *text)
@@ -23,31 +29,91 @@ static bool span_is(struct lonely_span span, const char *text)
     return span.len == strlen(text) && memcmp(span.ptr, text, span.len) == 0;
 }
 
-static const struct route *find_route(struct lonely_span target)
+static struct lonely_span path_of(struct lonely_span target)
 {
     const uint8_t *query = memchr(target.ptr, '?', target.len);
 
-    if (query != NULL)
-        target.len = (size_t)(query - target.ptr);
+    return (struct lonely_span){ target.ptr,
+                                 query == NULL ? target.len : (size_t)(query - target.ptr) };
+}
+
+static const struct route *find_route(struct lonely_span path)
+{
     for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
-        if (span_is(target, routes[i].path))
+        if (span_is(path, routes[i].path))
             return &routes[i];
     }
     return NULL;
 }
 
-static void log_access(struct worker *w, const char *path, int status, uint64_t started_ns)
+/* ---- What is told of a request ---- */
+
+static void count_rejected(struct worker *w, enum metrics_reason reason)
 {
-    if (!w->b->conf->log.access)
-        return;
-    log_info(w->b->log, "request", LOG_STR("path", path), LOG_I64("status", status),
-             LOG_F64("seconds", (double)(clock_wall_ns(w->b->clock) - (int64_t)started_ns) / 1e9),
-             LOG_END);
+    if (reason != METRICS_REASON_NONE)
+        metrics_add(&w->metrics->rejected[reason], 1);
 }
 
-static void refuse(struct worker *w, struct http_exchange *x, int status, const char *json)
+static void log_access(struct worker *w, const struct http_exchange *x, struct lonely_span method,
+                       struct lonely_span path, int status, uint64_t ns)
 {
-    log_access(w, "unknown", status, (uint64_t)clock_wall_ns(w->b->clock));
+    char peer[PEER_TEXT_MAX];
+
+    peer_print(x->peer, peer);
+    log_info(w->b->log, "request", LOG_STR("peer", peer),
+             LOG_SPAN("method", method.ptr, method.len), LOG_SPAN("path", path.ptr, path.len),
+             LOG_I64("status", status), LOG_U64("bytes_in", x->received),
+             LOG_F64("seconds", (double)ns / 1e9), LOG_END);
+}
+
+/* Before the exchange ends. `status` 0: its body never became complete. */
+static void tell(struct request *r, int status)
+{
+    static const struct lonely_span method = { (const uint8_t *)"POST", 4 };
+    struct worker *w = r->worker;
+    enum metrics_route route = r->route->metric;
+    uint64_t ns = clock_mono_ns(w->b->clock) - r->started_mono_ns;
+
+    if (status == 0) {
+        metrics_add(&w->metrics->aborted[route], 1);
+    } else {
+        metrics_add(&w->metrics->requests[route][metrics_status_of(status)], 1);
+        metrics_observe(&w->metrics->request_time[route], ns);
+        count_rejected(w, r->reason == METRICS_REASON_NONE ? metrics_reason_of(status) : r->reason);
+    }
+    if (w->b->conf->log.access)
+        log_access(w, r->exchange, method,
+                   (struct lonely_span){ (const uint8_t *)r->route->path, strlen(r->route->path) },
+                   status, ns);
+}
+
+void routes_on_reject(void *app, int status, const struct sockaddr *peer)
+{
+    struct worker *w = app;
+    char text[PEER_TEXT_MAX];
+
+    count_rejected(w, status == 0 ? METRICS_REASON_ADDRESS_LIMIT : metrics_reason_of(status));
+    if (status != 0 && !w->b->conf->log.access)
+        return;
+    peer_print(peer, text);
+    if (status == 0)
+        log_warn_limited(w->b->log, "connection_refused", LOG_STR("peer", text),
+                         LOG_STR("reason", "limits.max_connections_per_address"), LOG_END);
+    else
+        log_info(w->b->log, "no_request", LOG_STR("peer", text), LOG_I64("status", status),
+                 LOG_END);
+}
+
+/* ---- Requests ---- */
+
+/* Answers what no route takes. */
+static void refuse(struct worker *w, struct http_exchange *x, enum metrics_route route, int status,
+                   const char *json)
+{
+    metrics_add(&w->metrics->requests[route][metrics_status_of(status)], 1);
+    count_rejected(w, metrics_reason_of(status));
+    if (w->b->conf->log.access)
+        log_access(w, x, x->head.method, path_of(x->head.target), status, 0);
     http_exchange_respond(x, &(struct http_response){
                                  .status = status,
                                  .content_type = "application/json",
@@ -59,12 +125,12 @@ static void refuse(struct worker *w, struct http_exchange *x, int status, const 
 void routes_on_request(void *app, struct http_exchange *x)
 {
     struct worker *w = app;
-    const struct route *route = find_route(x->head.target);
+    const struct route *route = find_route(path_of(x->head.target));
 
     if (route == NULL)
-        refuse(w, x, 404, "{\"detail\":\"Not Found\"}");
+        refuse(w, x, METRICS_ROUTE_UNKNOWN, 404, "{\"detail\":\"Not Found\"}");
     else if (!span_is(x->head.method, "POST"))
-        refuse(w, x, 405, "{\"detail\":\"Method Not Allowed\"}");
+        refuse(w, x, route->metric, 405, "{\"detail\":\"Method Not Allowed\"}");
     else
         route->on_request(w, x, route);
 }
@@ -78,6 +144,8 @@ void *request_create(struct worker *w, struct http_exchange *x, const struct rou
     r->exchange = x;
     r->route = route;
     r->started_ns = (uint64_t)clock_wall_ns(w->b->clock);
+    r->started_mono_ns = clock_mono_ns(w->b->clock);
+    r->reason = METRICS_REASON_NONE;
     worker_hold(w);
     return r;
 }
@@ -98,6 +166,8 @@ bool request_url_allowed(const struct request *r, struct lonely_span url)
 
 void request_free(struct request *r)
 {
+    if (r->exchange != NULL)
+        tell(r, 0);
     worker_release(r->worker);
     mem_free(r);
 }
@@ -106,7 +176,7 @@ static void respond(struct request *r, const struct http_response *response)
 {
     struct http_exchange *x = r->exchange;
 
-    log_access(r->worker, r->route->path, response->status, r->started_ns);
+    tell(r, response->status);
     r->exchange = NULL;
     http_exchange_respond(x, response);
 }

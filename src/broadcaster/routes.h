@@ -22,11 +22,17 @@ struct request {
     struct worker *worker;
     struct http_exchange *exchange;
     const struct route *route;
-    uint64_t started_ns; /* wall clock */
+    uint64_t started_ns;      /* wall clock */
+    uint64_t started_mono_ns; /* for how long it took */
+    /* Why it is about to be turned away, when the status alone would not tell; else
+     * METRICS_REASON_NONE. */
+    enum metrics_reason reason;
 };
 
 /* http_on_request_fn of the workers' servers; `app` is the worker. */
 void routes_on_request(void *app, struct http_exchange *x);
+/* on_reject of the same servers. */
+void routes_on_reject(void *app, int status, const struct sockaddr *peer);
 
 /* Makes the structure of a route's request, `size` bytes, zeroed but for its beginning. */
 void *request_create(struct worker *w, struct http_exchange *x, const struct route *route,
@@ -44,7 +50,7 @@ void request_answer_body(struct request *r, enum lonely_stateless_type type,
  */
 bool request_url_allowed(const struct request *r, struct lonely_span url);
 
-/* Frees the structure. The exchange must have been answered or aborted. */
+/* Frees the structure. The exchange must have been answered, or this is called in its on_abort. */
 void request_free(struct request *r);
 
 /* What a route says when the request's head is complete. Reads the body or answers. */
@@ -54,6 +60,7 @@ struct route {
     const char *path;
     route_fn *on_request;
     enum lonely_stateless_type type; /* of the request's body */
+    enum metrics_route metric;
 };
 
 route_fn route_fields; /* route_fields.c: the five requests that are a few fields */

@@ -13,6 +13,7 @@
 #include "mem.h"
 #include "missed.h"
 #include "routes.h"
+#include "store_meter.h"
 #include "worker.h"
 
 static uint64_t none_to_zero(uint64_t value)
@@ -36,6 +37,8 @@ static void on_store_closed(void *arg)
 
     uv_close((uv_handle_t *)&w->wakeup, NULL);
     uv_close((uv_handle_t *)&w->drain_timer, NULL);
+    if (w->pulse.worker != NULL)
+        pulse_close(&w->pulse);
 }
 
 static void on_client_closed(void *arg)
@@ -175,20 +178,28 @@ static bool create_client(struct worker *w, char error[256])
     return true;
 }
 
-static bool create_server(struct worker *w, size_t number, char error[256])
+struct http_server_conf worker_server_conf(const struct broadcaster *b)
 {
-    const struct conf *conf = w->b->conf;
-    const struct http_server_conf server = {
+    const struct conf *conf = b->conf;
+
+    return (struct http_server_conf){
         .header_timeout_ms = conf->http.header_timeout_ms,
         .body_idle_timeout_ms = none_to_zero(conf->http.body_idle_timeout_ms),
         .body_timeout_ms = none_to_zero(conf->http.body_timeout_ms),
         .keepalive_timeout_ms = conf->http.keepalive_timeout_ms,
         .discard_bytes = conf->http.discard_bytes,
         .max_header_bytes = (uint32_t)conf->http.max_header_bytes,
-        .max_connections = (uint32_t)share(w->b, w->b->max_connections),
-        .log = w->b->log,
-        .clock = w->b->clock,
+        .max_connections = (uint32_t)share(b, b->max_connections),
+        .log = b->log,
+        .clock = b->clock,
+        .peers = b->peers,
+        .on_reject = routes_on_reject,
     };
+}
+
+static bool create_server(struct worker *w, size_t number, char error[256])
+{
+    const struct http_server_conf server = worker_server_conf(w->b);
 
     w->http = http_server_create(&w->loop, &server, routes_on_request, w);
     for (size_t i = 0; i < w->b->listener_count; i++) {
@@ -229,13 +240,16 @@ bool worker_create(struct broadcaster *b, size_t number, struct worker **out, ch
     uv_timer_init(&w->loop, &w->drain_timer);
     w->drain_timer.data = w;
     list_init(&w->long_matches);
-    if (!b->store_ops->client_open(b->store, &w->loop, &w->store, error) ||
+    w->metrics = mem_calloc(1, sizeof(*w->metrics));
+    if (!store_meter_open(b->backend, b->store, &w->loop, b->clock, w->metrics, &w->store, error) ||
         !create_client(w, error) || !create_server(w, number, error)) {
         worker_destroy(w);
         return false;
     }
     if (number == 0)
         w->sweeper = missed_sweeper_create(w);
+    if (b->conf->broadcaster.admin_listen != NULL)
+        pulse_init(&w->pulse, w);
     *out = w;
     return true;
 }
@@ -274,6 +288,7 @@ void worker_destroy(struct worker *w)
     uv_run(&w->loop, UV_RUN_DEFAULT);
     outbox_destroy(w->outbox);
     uv_loop_close(&w->loop);
+    mem_free(w->metrics);
     mem_free(w);
 }
 

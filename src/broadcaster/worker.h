@@ -14,7 +14,9 @@
 #include "http_client.h"
 #include "http_server.h"
 #include "list.h"
+#include "metrics.h"
 #include "outbox.h"
+#include "pulse.h"
 #include "store.h"
 
 /* In order of life; only worker.c changes the state. */
@@ -35,6 +37,8 @@ struct worker {
     atomic_int command; /* a worker_state to go to */
     uv_timer_t drain_timer;
     enum worker_state state;
+    struct metrics *metrics; /* its thread's */
+    struct pulse pulse;      /* when there is an admin listener */
     struct http_server *http;
     struct http_client *client;
     struct store_client *store;
@@ -64,6 +68,9 @@ void worker_destroy(struct worker *w);
 /* While held, the worker keeps its outbox, store and loop. On the worker's thread. */
 void worker_hold(struct worker *w);
 void worker_release(struct worker *w);
+
+/* What every HTTP server of the broadcaster has in common, and the rest as for the public ones. */
+struct http_server_conf worker_server_conf(const struct broadcaster *b);
 
 /* Random bytes from the system's generator, few at a time. On the worker's thread. */
 void worker_random(struct worker *w, uint8_t *to, size_t len);

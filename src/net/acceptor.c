@@ -89,10 +89,12 @@ static void on_readable(uv_poll_t *poll, int status, int events)
     (void)status; /* accept tells more */
     (void)events;
     for (int i = 0; i < ACCEPTS_A_TURN && !a->held && !uv_is_closing((uv_handle_t *)poll); i++) {
-        int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        union peer_address peer = { .sa = { .sa_family = AF_UNSPEC } };
+        socklen_t len = sizeof(peer);
+        int fd = accept4(l->fd, &peer.sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
         if (fd >= 0) {
-            a->on_accept(a->arg, l->socket_arg, fd);
+            a->on_accept(a->arg, l->socket_arg, fd, &peer);
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             return;
         } else if (lacks_resources(errno)) {

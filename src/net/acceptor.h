@@ -11,12 +11,13 @@
 #include <uv.h>
 
 #include "log.h"
+#include "peer.h"
 
 struct acceptor;
 
 /* `fd`: connected, non-blocking, close-on-exec; the receiver's. `socket_arg` came with its listening
- * socket. */
-typedef void acceptor_fn(void *arg, void *socket_arg, int fd);
+ * socket. `peer` dies on return. */
+typedef void acceptor_fn(void *arg, void *socket_arg, int fd, const union peer_address *peer);
 
 /* `log` may be NULL and must outlive it. Never fails. */
 struct acceptor *acceptor_create(uv_loop_t *loop, struct log *log, acceptor_fn *on_accept,

@@ -16,6 +16,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include <lonely/span.h>
 
@@ -61,10 +62,13 @@ struct http_exchange_ops {
     void (*respond)(struct http_exchange *x, const struct http_response *response);
 };
 
-/* The public beginning of a server's own structure. */
+/* The public beginning of a server's own structure. What it says may be read until the exchange is
+ * answered, or on_abort has returned. */
 struct http_exchange {
     const struct http_exchange_ops *ops;
-    struct http_head head; /* valid until on_request returns; later only content_length is */
+    struct http_head head;       /* valid until on_request returns; later only content_length is */
+    const struct sockaddr *peer; /* who asks; NULL: not known, or no IP address */
+    uint64_t received;           /* bytes of the body that on_piece has been given, or is */
 };
 
 /* What a server calls. `app` is the pointer that came with the handler. */

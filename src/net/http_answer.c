@@ -132,6 +132,8 @@ void http_answer_error(struct http_conn *c, int status)
 {
     const struct http_response response = { .status = status };
 
+    if (c->server->conf.on_reject != NULL)
+        c->server->conf.on_reject(c->server->app, status, c->x.peer);
     c->keep = false;
     c->body_done = false;
     c->deaf = true;

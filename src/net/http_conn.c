@@ -99,6 +99,7 @@ static void on_closed(void *arg)
     struct http_server *server = c->server;
 
     c->stream = NULL;
+    http_server_peer_gone(server, &c->peer);
     mem_free(c->out);
     mem_free(c->out_next);
     buf_fini(&c->kept);
@@ -154,6 +155,7 @@ static void on_head(struct http_conn *c)
     http_conn_enter(c, CONN_ASKED);
     c->body_ops = NULL;
     c->body_ms = 0;
+    c->x.received = 0;
     c->body_done = c->x.head.content_length == 0;
     c->server->on_request(c->server->app, &c->x);
     c->x.head.headers = NULL; /* a use after on_request shows at once */
@@ -170,8 +172,10 @@ static void discard(struct http_conn *c, size_t len)
 
 static void on_piece(struct http_conn *c, const struct request_step *step)
 {
-    if (c->state == CONN_BODY)
-        c->body_ops->on_piece(c->body_arg, step->piece);
+    if (c->state != CONN_BODY)
+        return;
+    c->x.received += step->piece.len;
+    c->body_ops->on_piece(c->body_arg, step->piece);
 }
 
 static void on_message_end(struct http_conn *c)
@@ -429,6 +433,7 @@ struct http_conn *http_conn_create(struct http_server *server)
     if (c == NULL)
         return NULL;
     c->x.ops = &exchange_ops;
+    c->peer.sa.sa_family = AF_UNSPEC;
     c->server = server;
     request_parser_init(&c->parser, &server->pool, server->conf.max_header_bytes);
     buf_init(&c->kept, (size_t)server->conf.max_header_bytes + 2 * sizeof(server->buffer.bytes));
@@ -457,17 +462,23 @@ static struct stream *open_stream(struct http_conn *c, int fd, struct tls_server
     return stream_tls_open(server->tls, tls, fd, &server->buffer, &http_conn_events, c);
 }
 
-void http_conn_open(struct http_server *server, int fd, struct tls_server *tls)
+void http_conn_open(struct http_server *server, int fd, struct tls_server *tls,
+                    const union peer_address *peer)
 {
     struct http_conn *c = http_conn_create(server);
     struct stream *stream;
 
     if (c == NULL) {
+        http_server_peer_gone(server, peer);
         close(fd);
         return;
     }
+    c->peer = *peer;
+    if (peer->sa.sa_family == AF_INET || peer->sa.sa_family == AF_INET6)
+        c->x.peer = &c->peer.sa;
     stream = open_stream(c, fd, tls);
     if (stream == NULL) {
+        http_server_peer_gone(server, peer);
         mem_free(c);
         return;
     }

@@ -11,6 +11,7 @@
 #include "http_response.h"
 #include "http_server.h"
 #include "list.h"
+#include "peer.h"
 #include "request_parser.h"
 #include "stream_tls.h"
 
@@ -66,6 +67,7 @@ struct http_server {
 
 struct http_conn {
     struct http_exchange x;
+    union peer_address peer;
     struct http_server *server; /* NULL: freed before the answer came */
     struct stream *stream;      /* NULL: closed */
     struct list node, ready_node;
@@ -95,8 +97,9 @@ struct http_conn {
 
 /* http_conn.c */
 extern const struct stream_events http_conn_events; /* for the stream; its arg is the connection */
-/* Owns fd. `tls`: NULL for plain. */
-void http_conn_open(struct http_server *server, int fd, struct tls_server *tls);
+/* Owns fd. `tls`: NULL for plain. `peer` has been counted and is released by the connection. */
+void http_conn_open(struct http_server *server, int fd, struct tls_server *tls,
+                    const union peer_address *peer);
 struct http_conn *http_conn_create(struct http_server *server);   /* NULL: no memory */
 void http_conn_begin(struct http_conn *c, struct stream *stream); /* owns stream */
 void http_conn_enter(struct http_conn *c, enum conn_state state);
@@ -116,6 +119,7 @@ void http_answer_settle(struct http_conn *c); /* after output or input of CONN_A
 /* http_server.c */
 void http_server_schedule(struct http_server *server); /* runs the idle callback soon */
 void http_server_conn_gone(struct http_server *server);
+void http_server_peer_gone(struct http_server *server, const union peer_address *peer);
 void http_server_check_closed(struct http_server *server);
 
 #endif

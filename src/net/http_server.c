@@ -3,6 +3,8 @@
  */
 #include "http_server.h"
 
+#include <unistd.h>
+
 #include "http_conn.h"
 #include "mem.h"
 
@@ -11,12 +13,24 @@ static void update_hold(struct http_server *server)
     acceptor_hold(server->acceptor, server->count >= server->conf.max_connections);
 }
 
-static void on_accept(void *arg, void *socket_arg, int fd)
+static void on_accept(void *arg, void *socket_arg, int fd, const union peer_address *peer)
 {
     struct http_server *server = arg;
 
-    http_conn_open(server, fd, socket_arg);
+    if (server->conf.peers != NULL && !peer_limit_take(server->conf.peers, &peer->sa)) {
+        close(fd);
+        if (server->conf.on_reject != NULL)
+            server->conf.on_reject(server->app, 0, &peer->sa);
+        return;
+    }
+    http_conn_open(server, fd, socket_arg, peer);
     update_hold(server);
+}
+
+void http_server_peer_gone(struct http_server *server, const union peer_address *peer)
+{
+    if (server->conf.peers != NULL)
+        peer_limit_release(server->conf.peers, &peer->sa);
 }
 
 /* Reports the end of a drain. Connections are looked at in the order in which they became ready;

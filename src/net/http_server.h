@@ -12,6 +12,7 @@
 #include "clock.h"
 #include "http.h"
 #include "log.h"
+#include "peer.h"
 #include "tls.h"
 
 struct http_server_conf {
@@ -26,6 +27,11 @@ struct http_server_conf {
     uint32_t max_connections;      /* of this server; at the cap accepting pauses */
     struct log *log;               /* NULL: none; must outlive the server */
     const struct clock *clock;     /* for Date; NULL: answers have none; must outlive the server */
+    struct peer_limit *peers;      /* connections an address; NULL: no limit; must outlive it too */
+    /* Tells `app` what the server turned away by itself: the status with which it answered what was
+     * no request, or came too slowly (408, also after on_abort); 0: a connection closed at once,
+     * since its address has its share. Must not call the server. NULL: nobody is told. */
+    void (*on_reject)(void *app, int status, const struct sockaddr *peer);
 };
 
 struct http_server;

@@ -14,7 +14,7 @@
 #include "mem.h"
 #include "tables.h"
 
-#define N_OPTIONS 52
+#define N_OPTIONS 54
 
 static char folder[] = "/tmp/test_conf.XXXXXX";
 static char path[64];
@@ -56,6 +56,7 @@ static void defaults(void **state)
     assert_int_equal(c.broadcaster.listen.count, 1);
     assert_string_equal(c.broadcaster.listen.items[0], "127.0.0.1:3003");
     assert_int_equal(c.broadcaster.tls_listen.count, 0);
+    assert_null(c.broadcaster.admin_listen);
     assert_true(c.broadcaster.workers == 1);
     assert_string_equal(c.broadcaster.spool_dir, "spool");
     assert_true(c.broadcaster.drain_timeout_ms == 10000);
@@ -105,6 +106,7 @@ static void defaults(void **state)
     assert_true(c.limits.max_glob_bytes == 65535);
     assert_true(c.limits.max_url_bytes == 65535);
     assert_true(c.limits.max_connections == 65536);
+    assert_true(c.limits.max_connections_per_address == CONF_NONE);
     assert_true(c.limits.retry_after_s == 1);
     assert_string_equal(c.log.level, "info");
     assert_string_equal(c.log.format, "text");
@@ -397,6 +399,14 @@ static const struct value_case {
     { "broadcaster.workers=1025", NULL },
     { "broadcaster.workers=1K", NULL },
     { "broadcaster.workers=1.5", NULL },
+    { "limits.max_connections_per_address=none", "none" },
+    { "limits.max_connections_per_address=1", "1" },
+    { "limits.max_connections_per_address=0", NULL },
+    { "broadcaster.admin_listen=none", "none" },
+    { "broadcaster.admin_listen=[::1]:0", "[::1]:0" },
+    { "broadcaster.admin_listen=127.0.0.1:65536", NULL },
+    { "broadcaster.admin_listen=127.0.0.1:1 127.0.0.1:2", NULL },
+    { "broadcaster.admin_listen=", NULL },
     { "missed.expo_base=1.5", "1.5" },
     { "missed.expo_base=0", "0" },
     { "missed.expo_base=100", "100" },
@@ -522,6 +532,10 @@ static const struct check_case {
     const char *first, *second;
     const char *error; /* NULL: good */
 } checks[] = {
+    { "broadcaster.admin_listen=127.0.0.1:3003", NULL,
+      "broadcaster.admin_listen: \"127.0.0.1:3003\" is in broadcaster.listen too" },
+    { "broadcaster.admin_listen=127.0.0.1:3004", NULL, NULL },
+    { "broadcaster.listen=127.0.0.1:0", "broadcaster.admin_listen=127.0.0.1:0", NULL },
     { "log.level=info", NULL, NULL },
     { "webhook.max_per_url=65", NULL, "webhook.max_per_url is above webhook.max_per_origin" },
     { "webhook.max_per_url=64", NULL, NULL },
