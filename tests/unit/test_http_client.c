@@ -946,9 +946,11 @@ static void test_proxy(void **state)
         { "http://192.0.2.1./ok", HTTP_CALL_CONNECT },
         { "http://%30xc0.0.513/ok", HTTP_CALL_CONNECT },
         { "http://[2001:db8::1/ok", HTTP_CALL_URL },
-        { "http://\xef\xbc\x91\xef\xbc\x99\xef\xbc\x92.0.2.1/ok", HTTP_CALL_URL },
-        { "http://%EF%BC%91%EF%BC%99%EF%BC%92.0.2.1/ok", HTTP_CALL_URL },
-        { "http://na\xc3\xafve.invalid/ok", HTTP_CALL_URL },
+    };
+    static const char *const foreign[] = {
+        "http://\xef\xbc\x91\xef\xbc\x99\xef\xbc\x92.0.2.1/ok",
+        "http://%EF%BC%91%EF%BC%99%EF%BC%92.0.2.1/ok",
+        "http://na\xc3\xafve.invalid/ok",
     };
     struct fixture *f = *state;
     struct rule rule = { 0 };
@@ -961,6 +963,11 @@ static void test_proxy(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         post_and_wait(f, cases[i].url, NULL);
         assert_status(f, cases[i].status);
+    }
+    for (size_t i = 0; i < 3; i++) {
+        post_and_wait(f, foreign[i], NULL);
+        assert_status(f, HTTP_CALL_URL);
+        assert_string_equal(f->result.detail, "the host is not ASCII");
     }
     assert_ptr_equal(strstr(f->server.head, "POST http://name.invalid/ok HTTP/1.1\r\n"),
                      f->server.head);
