@@ -169,7 +169,8 @@ static void on_done(struct outbox_post *post, const struct http_reply *reply)
     const struct store_ops *store = w->b->store_ops;
     const struct store_row row = { call->item.kind, call->item.url, call->item.key, { NULL, 0 } };
 
-    if (reply->status == HTTP_CALL_CANCELLED || call->late) { /* release the lock, count no attempt */
+    if (reply->status == HTTP_CALL_CANCELLED ||
+        call->late) { /* release the lock, count no attempt */
         count(call, METRICS_MISSED_CANCELLED);
         store->missed_retry(w->store, &call->item, call->item.attempts, clock_wall_s(w->b->clock),
                             on_item_stored, call);
