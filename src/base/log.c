@@ -55,7 +55,8 @@ bool log_format_parse(const char *name, enum log_format *out)
 void log_init(struct log *log, int fd, enum log_level level, enum log_format format,
               const struct clock *clock)
 {
-    *log = (struct log){ .fd = fd, .format = format, .clock = clock };
+    *log = (struct log){ .fd = fd, .clock = clock };
+    atomic_init(&log->format, (int)format);
     atomic_init(&log->level, (int)level);
     pthread_mutex_init(&log->mutex, NULL);
 }
@@ -68,6 +69,11 @@ void log_fini(struct log *log)
 void log_set_level(struct log *log, enum log_level level)
 {
     atomic_store_explicit(&log->level, (int)level, memory_order_relaxed);
+}
+
+void log_set_format(struct log *log, enum log_format format)
+{
+    atomic_store_explicit(&log->format, (int)format, memory_order_relaxed);
 }
 
 static void put(struct line *l, const char *bytes, size_t len)
@@ -246,7 +252,7 @@ static void write_line(struct log *log, enum log_level level, const char *event,
     l.len = 0;
     l.cap = sizeof l.text - LOG_TAIL_MAX;
     l.full = false;
-    l.json = log->format == LOG_FORMAT_JSON;
+    l.json = atomic_load_explicit(&log->format, memory_order_relaxed) == LOG_FORMAT_JSON;
     put_head(&l, log->clock, level, event);
     if (suppressed > 0)
         put_field(&l, &LOG_U64("suppressed", suppressed));

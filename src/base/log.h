@@ -50,7 +50,7 @@ struct log_limit {
 struct log {
     int fd;
     atomic_int level;
-    enum log_format format;
+    atomic_int format; /* an enum log_format */
     const struct clock *clock;
     pthread_mutex_t mutex; /* guards limits */
     struct log_limit limits[LOG_LIMIT_EVENTS];
@@ -60,7 +60,9 @@ struct log {
 void log_init(struct log *log, int fd, enum log_level level, enum log_format format,
               const struct clock *clock);
 void log_fini(struct log *log);
-void log_set_level(struct log *log, enum log_level level); /* at any time */
+/* At any time, from any thread. */
+void log_set_level(struct log *log, enum log_level level);
+void log_set_format(struct log *log, enum log_format format);
 
 /* Is a line of this level written? A NULL log writes nothing. */
 static inline bool log_enabled(struct log *log, enum log_level level)

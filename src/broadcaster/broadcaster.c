@@ -17,6 +17,9 @@
 /* Descriptors kept for listeners, admin connections, the store, spool files and the C library. */
 #define RESERVED_DESCRIPTORS 256
 
+/* Used macs that are remembered: 34,000 a second for their two minutes, in 130 MB. */
+#define REPLAY_MAX ((size_t)1 << 22)
+
 static size_t count_workers(const struct conf *conf)
 {
     long cores;
@@ -128,8 +131,35 @@ static bool open_listeners(struct broadcaster *b, char error[256])
     return open_addresses(b, plain, false, error) && open_addresses(b, tls, true, error);
 }
 
+/* store_macs.add: what others used, or we before we were started. */
+static void on_used_mac(void *arg, const struct store_mac *mac)
+{
+    struct broadcaster *b = arg;
+    double now = clock_wall_s(b->clock);
+
+    if ((double)mac->keep_until_s > now)
+        (void)replay_take(b->replay, mac, now);
+}
+
+/* store_macs.lost */
+static void on_macs_lost(void *arg)
+{
+    struct broadcaster *b = arg;
+
+    log_warn(b->log, "unclean_stop",
+             LOG_STR("consequence", "what was signed before this start is refused"), LOG_END);
+    replay_forget_past(b->replay, clock_wall_s(b->clock));
+}
+
+static void create_replay(struct broadcaster *b)
+{
+    if (strcmp(b->conf->auth.replay_store, "none") != 0)
+        b->replay = replay_create(REPLAY_MAX);
+}
+
 static bool open_store(struct broadcaster *b, char error[256])
 {
+    bool keeps_macs = strcmp(b->conf->auth.replay_store, "database") == 0;
     const struct conf *conf = b->conf;
     const struct store_feed feed = index_feed(b->index);
     const struct store_conf store = {
@@ -138,6 +168,7 @@ static bool open_store(struct broadcaster *b, char error[256])
         .missed_lock_time_s = conf->database.missed_lock_time_s,
         .max_queued = 65536,
         .log = b->log,
+        .macs = { .add = keeps_macs ? on_used_mac : NULL, .lost = on_macs_lost, .arg = b },
     };
 
     b->store_ops = &store_meter_ops;
@@ -171,8 +202,8 @@ static bool create_workers(struct broadcaster *b, char error[256])
     return true;
 }
 
-bool broadcaster_create(const struct conf *conf, const struct clock *clock, struct log *log,
-                        struct broadcaster **out, char error[256])
+bool broadcaster_create(const struct conf *conf, struct keys *keys, const struct clock *clock,
+                        struct log *log, struct broadcaster **out, char error[256])
 {
     struct broadcaster *b = mem_calloc(1, sizeof(*b));
 
@@ -185,6 +216,9 @@ bool broadcaster_create(const struct conf *conf, const struct clock *clock, stru
     b->index = index_create();
     b->policy = policy_create(&conf->webhook.allow, &conf->webhook.deny);
     b->started_s = clock_wall_s(clock);
+    keys_ref(keys);
+    key_ring_init(&b->keys, keys);
+    create_replay(b);
     if (conf->limits.max_connections_per_address != CONF_NONE)
         b->peers = peer_limit_create(conf->limits.max_connections_per_address);
     if (!open_tls(b, error) || !open_listeners(b, error) || !open_bodies(b, error) ||
@@ -195,6 +229,11 @@ bool broadcaster_create(const struct conf *conf, const struct clock *clock, stru
     }
     *out = b;
     return true;
+}
+
+void broadcaster_set_keys(struct broadcaster *b, struct keys *keys)
+{
+    key_ring_set(&b->keys, keys);
 }
 
 bool broadcaster_start(struct broadcaster *b, char error[256])
@@ -257,6 +296,8 @@ void broadcaster_destroy(struct broadcaster *b)
     bodies_destroy(b->bodies);
     index_destroy(b->index);
     policy_destroy(b->policy);
+    replay_destroy(b->replay);
+    key_ring_fini(&b->keys);
     for (size_t i = 0; i < b->listener_count; i++) {
         for (size_t j = 0; j < b->worker_count; j++) {
             if (b->listeners[i].fds[j] >= 0)

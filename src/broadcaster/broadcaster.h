@@ -15,10 +15,12 @@
 #include "clock.h"
 #include "conf.h"
 #include "index.h"
+#include "keys.h"
 #include "listener.h"
 #include "log.h"
 #include "peer.h"
 #include "policy.h"
+#include "replay.h"
 #include "store.h"
 #include "tls.h"
 
@@ -40,6 +42,8 @@ struct broadcaster {
     const struct store_ops *store_ops; /* the calls of the workers' clients, measured */
     struct store *store;
     struct index *index;
+    struct key_ring keys;
+    struct replay *replay; /* NULL: replays are not detected */
     struct bodies *bodies;
     struct policy *policy; /* where webhooks may go */
     struct broadcaster_listener *listeners;
@@ -65,10 +69,13 @@ bool broadcaster_check_tls(const struct conf *conf, char error[256]);
  * nothing without a TLS listener. Any thread. */
 bool broadcaster_reload_tls(struct broadcaster *b, const struct conf *conf, char error[256]);
 
-/* `conf`, `clock` and `log` are borrowed for the life of the broadcaster. false: nothing is left open,
- * and `error` says in one line what failed. */
-bool broadcaster_create(const struct conf *conf, const struct clock *clock, struct log *log,
-                        struct broadcaster **out, char error[256]);
+/* `conf`, `clock` and `log` are borrowed for the life of the broadcaster; of `keys` it takes a reference
+ * of its own. false: nothing is left open, and `error` says in one line what failed. */
+bool broadcaster_create(const struct conf *conf, struct keys *keys, const struct clock *clock,
+                        struct log *log, struct broadcaster **out, char error[256]);
+
+/* From now on these secrets count. Takes the caller's reference. Any thread. */
+void broadcaster_set_keys(struct broadcaster *b, struct keys *keys);
 
 /* Starts the threads of the workers; from now on requests are answered. */
 bool broadcaster_start(struct broadcaster *b, char error[256]);

@@ -78,8 +78,13 @@ static const struct conf_option options[] = {
 
     { OPT(auth, secrets, CONF_PATH, secrets), .none = true, .def = "broadcaster-secrets.json",
       .meaning = "Secrets file. none: authorization none both ways." },
+    { OPT(auth, also_accept, CONF_PATH_LIST, also_accept), .none = true, .def = "none",
+      .meaning = "More secrets files: their secrets are accepted, never used to sign." },
     { OPT(auth, strict_permissions, CONF_BOOL, strict_permissions), .def = "no",
-      .meaning = "Refuse to start, and not only warn, when others may read the secrets file." },
+      .meaning = "Refuse to start, and not only warn, when others may read a secrets file." },
+    { OPT(auth, replay_store, CONF_CHOICE, replay_store), .choices = "database memory none",
+      .def = "database",
+      .meaning = "Where used macs are remembered. none: a message may be replayed." },
 
     { TIME(webhook, outgoing_http_timeout_total), .none = true, .def = "30s",
       .meaning = "Longest time for a whole delivery." },
@@ -292,24 +297,33 @@ static bool on_line(void *arg, const struct ini_line *line)
 }
 
 /* A relative path begins at the folder of the file that names it, given or by default. */
-static void resolve_paths(struct conf *c, const char *file)
+static void resolve_path(char **path, const char *file)
 {
     const char *slash = strrchr(file, '/');
     size_t folder = slash == NULL ? 0 : (size_t)(slash - file) + 1;
+    char *joined;
+    size_t size;
 
+    if (folder == 0 || *path == NULL || (*path)[0] == '/')
+        return;
+    size = strlen(*path) + 1;
+    joined = mem_alloc(folder + size);
+    memcpy(joined, file, folder);
+    memcpy(joined + folder, *path, size);
+    mem_free(*path);
+    *path = joined;
+}
+
+static void resolve_paths(struct conf *c, const char *file)
+{
     for (size_t i = 0; i < N_OPTIONS; i++) {
-        char **path = field_of(c, &options[i]);
-        char *joined;
-        size_t size;
+        void *field = field_of(c, &options[i]);
+        struct conf_list *list = field;
 
-        if (options[i].type != CONF_PATH || folder == 0 || *path == NULL || (*path)[0] == '/')
-            continue;
-        size = strlen(*path) + 1;
-        joined = mem_alloc(folder + size);
-        memcpy(joined, file, folder);
-        memcpy(joined + folder, *path, size);
-        mem_free(*path);
-        *path = joined;
+        if (options[i].type == CONF_PATH)
+            resolve_path(field, file);
+        for (size_t j = 0; options[i].type == CONF_PATH_LIST && j < list->count; j++)
+            resolve_path(&list->items[j], file);
     }
 }
 

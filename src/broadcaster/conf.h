@@ -44,7 +44,9 @@ struct conf {
     } database;
     struct {
         char *secrets; /* NULL: none */
+        struct conf_list also_accept;
         bool strict_permissions;
+        char *replay_store; /* database, memory, none */
     } auth;
     struct {
         uint64_t outgoing_http_timeout_total_ms, outgoing_http_timeout_connect_ms;

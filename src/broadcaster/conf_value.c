@@ -52,6 +52,7 @@ static const struct kind {
     [CONF_PROXY] = { "URL", "http://HOST:PORT (or https, socks4, socks4a, socks5, socks5h)", NULL,
                      0, 0 },
     [CONF_LISTEN] = { "HOST:PORT", "HOST:PORT with a port from 0 to 65535", NULL, 0, 0 },
+    [CONF_PATH_LIST] = { "PATH...", "paths, white space between them", NULL, 0, 0 },
     [CONF_LISTEN_LIST] = { "HOST:PORT...", "HOST:PORT with a port from 0 to 65535", NULL, 0, 0 },
     [CONF_CIDR_LIST] = { "ADDRESS/BITS...", "ADDRESS/BITS such as 10.0.0.0/8 or fd00::/8", NULL, 0,
                          0 },
@@ -59,7 +60,7 @@ static const struct kind {
 
 bool conf_value_is_list(const struct conf_option *o)
 {
-    return o->type == CONF_LISTEN_LIST || o->type == CONF_CIDR_LIST;
+    return o->type == CONF_LISTEN_LIST || o->type == CONF_CIDR_LIST || o->type == CONF_PATH_LIST;
 }
 
 /* Decimal, with a fraction if the product with `factor` is whole. */
@@ -231,8 +232,16 @@ static bool is_cidr(const char *text, size_t len, char why[256])
     return false;
 }
 
+/* `none` among others would be a mistake. */
+static bool is_path(const char *text, size_t len)
+{
+    return len != 4 || memcmp(text, "none", 4) != 0;
+}
+
 static bool is_item(const struct conf_option *o, const char *text, size_t len, char why[256])
 {
+    if (o->type == CONF_PATH_LIST)
+        return is_path(text, len);
     return o->type == CONF_CIDR_LIST ? is_cidr(text, len, why) : is_host_port(text, len);
 }
 
@@ -316,6 +325,7 @@ bool conf_value_set(void *field, const struct conf_option *o, const char *text, 
         break;
     case CONF_LISTEN_LIST:
     case CONF_CIDR_LIST:
+    case CONF_PATH_LIST:
         if (none)
             conf_value_clear(field, o);
         good = none || add_items(field, o, text, why);
@@ -339,6 +349,7 @@ void conf_value_clear(void *field, const struct conf_option *o)
         break;
     case CONF_LISTEN_LIST:
     case CONF_CIDR_LIST:
+    case CONF_PATH_LIST:
         list = field;
         for (size_t i = 0; i < list->count; i++)
             mem_free(list->items[i]);
@@ -397,6 +408,7 @@ void conf_value_print(FILE *out, const void *field, const struct conf_option *o)
         break;
     case CONF_LISTEN_LIST:
     case CONF_CIDR_LIST:
+    case CONF_PATH_LIST:
         list = field;
         if (list->count == 0)
             fputs("none", out);

@@ -22,7 +22,8 @@ enum conf_type {
     CONF_PROXY,       /* char *, NULL: none; SCHEME://HOST... */
     CONF_LISTEN,      /* char *, NULL: none; HOST:PORT */
     CONF_LISTEN_LIST, /* struct conf_list of HOST:PORT; none: empty */
-    CONF_CIDR_LIST    /* struct conf_list of ADDRESS/BITS */
+    CONF_CIDR_LIST,   /* struct conf_list of ADDRESS/BITS */
+    CONF_PATH_LIST    /* struct conf_list of paths; empty: none */
 };
 
 struct conf_option {

@@ -39,8 +39,11 @@ struct delivery {
     void *arg;
     struct http_source source;
     struct chunk *chunk; /* spooled body only */
-    const char *headers[2];
-    uint8_t *head; /* up to and including the length of the message */
+    const char *headers[3];
+    char *authorization;          /* the header line; NULL: none */
+    uint8_t *head;                /* up to and including the length of the message */
+    enum http_call_status status; /* how the call ended */
+    uint32_t count;               /* of a reply whose authorization is being checked */
 };
 
 static void chunk_release(struct chunk *c)
@@ -149,6 +152,21 @@ static void source_init(struct delivery *d)
     body_ref(body);
 }
 
+/* Signed anew for each post, over the url as it is stored. */
+static bool sign(struct delivery *d, struct lonely_span identifier)
+{
+    const struct index_url *url = d->subscription->url;
+    const struct lonely_auth_input in = {
+        .op = LONELY_AUTH_RECEIVE,
+        .url = { (const uint8_t *)url->text, url->len },
+        .topic = d->message->topic,
+        .identifier = identifier,
+        .hash = { body_sha512(d->message->body), LONELY_SHA512_BYTES },
+    };
+
+    return gate_header(d->worker->gate, &in, &d->authorization);
+}
+
 static bool on_start(struct outbox_post *post, struct http_call_request *request)
 {
     struct delivery *d = (struct delivery *)post;
@@ -162,32 +180,18 @@ static bool on_start(struct outbox_post *post, struct http_call_request *request
 
     worker_random(d->worker, identifier, sizeof(identifier));
     d->head = mem_alloc(len);
-    if (lonely_stateless_write(LONELY_STATELESS_RECEIVE, &head, d->head, len).err != LONELY_OK)
+    if (lonely_stateless_write(LONELY_STATELESS_RECEIVE, &head, d->head, len).err != LONELY_OK ||
+        !sign(d, head.identifier))
         return false;
     source_init(d);
     d->headers[0] = "Content-Type: application/octet-stream";
     d->headers[1] = d->message->repr_digest;
+    d->headers[2] = d->authorization;
     request->headers = d->headers;
-    request->header_count = 2;
+    request->header_count = d->authorization != NULL ? 3 : 2;
     request->prefix = (struct lonely_span){ d->head, len };
     request->source = &d->source;
     return true;
-}
-
-/* What a subscriber's reply means; its HTTP status is not looked at. (doc/protocol/http.md, 3) */
-static enum delivery_outcome judge(struct lonely_span reply, uint32_t *count)
-{
-    struct lonely_stateless body;
-
-    if (lonely_stateless_parse(LONELY_STATELESS_RESPONSE_CONFIRM_RECEIVE, reply, &body).err ==
-        LONELY_OK) {
-        *count = body.count;
-        return DELIVERY_CONFIRMED;
-    }
-    if (lonely_stateless_parse(LONELY_STATELESS_RESPONSE_UNSUBSCRIBE_IMMEDIATE, reply, &body).err ==
-        LONELY_OK)
-        return DELIVERY_UNSUBSCRIBE;
-    return DELIVERY_FAILED;
 }
 
 static void delivery_free(struct delivery *d)
@@ -197,28 +201,24 @@ static void delivery_free(struct delivery *d)
         if (!d->chunk->reading)
             chunk_release(d->chunk);
     }
+    mem_free(d->authorization);
     mem_free(d->head);
     mem_free(d);
 }
 
-static void log_failure(const struct delivery *d, const struct http_reply *reply)
+static void log_failure(const struct delivery *d, int http_status, const char *reason)
 {
     const struct index_url *url = d->subscription->url;
 
     log_warn_limited(d->worker->b->log, "delivery_failed", LOG_SPAN("url", url->text, url->len),
                      LOG_SPAN("topic", d->message->topic.ptr, d->message->topic.len),
-                     LOG_I64("status", reply->http_status),
-                     LOG_STR("reason", reply->status == HTTP_CALL_REPLIED
-                                           ? "the reply confirms nothing"
-                                           : reply->detail),
-                     LOG_END);
+                     LOG_I64("status", http_status), LOG_STR("reason", reason), LOG_END);
 }
 
-static void count(const struct delivery *d, const struct http_reply *reply,
-                  enum delivery_outcome outcome)
+static void count(const struct delivery *d, enum delivery_outcome outcome)
 {
     struct metrics *m = d->worker->metrics;
-    enum metrics_delivery metric = metrics_delivery_of(reply->status);
+    enum metrics_delivery metric = metrics_delivery_of(d->status);
 
     if (outcome == DELIVERY_CONFIRMED)
         metric = METRICS_DELIVERY_CONFIRMED;
@@ -228,25 +228,85 @@ static void count(const struct delivery *d, const struct http_reply *reply,
     metrics_observe(&m->delivery_time, clock_mono_ns(d->worker->b->clock) - d->queued_ns);
 }
 
-static void on_done(struct outbox_post *post, const struct http_reply *reply)
+static void conclude(struct delivery *d, enum delivery_outcome outcome)
 {
-    struct delivery *d = (struct delivery *)post;
     struct subscription *s = d->subscription;
-    enum delivery_outcome outcome = DELIVERY_FAILED;
     delivery_done_fn *done = d->done;
     void *arg = d->arg;
-    uint32_t notified = 0;
+    uint32_t notified = outcome == DELIVERY_CONFIRMED ? d->count : 0;
 
-    if (reply->status == HTTP_CALL_REPLIED)
-        outcome = judge(reply->body, &notified);
-    else if (reply->status == HTTP_CALL_CANCELLED)
-        outcome = DELIVERY_CANCELLED;
-    count(d, reply, outcome);
-    if (outcome == DELIVERY_FAILED)
-        log_failure(d, reply);
+    count(d, outcome);
     delivery_free(d);
     done(arg, s, outcome, notified);
     subscription_unref(s);
+}
+
+static void on_checked(void *arg, enum lonely_auth_result result)
+{
+    static const char *const reasons[] = {
+        [LONELY_AUTH_UNAUTHORIZED] = "the reply lacks its authorization",
+        [LONELY_AUTH_FORBIDDEN] = "the authorization of the reply is wrong",
+        [LONELY_AUTH_UNAVAILABLE] = "the authorization of the reply cannot be checked",
+    };
+    struct delivery *d = arg;
+
+    if (result != LONELY_AUTH_OK)
+        log_failure(d, 0, reasons[result]);
+    conclude(d, result == LONELY_AUTH_OK ? DELIVERY_CONFIRMED : DELIVERY_FAILED);
+}
+
+/* Checked over what the reply echoes, and the url as it is stored. (doc/protocol/http.md, 3) */
+static void check_confirmation(struct delivery *d, const struct lonely_stateless *reply)
+{
+    const struct index_url *url = d->subscription->url;
+    const struct lonely_auth_input in = {
+        .op = LONELY_AUTH_CONFIRM_RECEIVE,
+        .tracing = reply->tracing,
+        .identifier = reply->identifier,
+        .subscribers = reply->count,
+        .url = { (const uint8_t *)url->text, url->len },
+    };
+    struct gate_wait *wait;
+    enum lonely_auth_result result;
+
+    d->count = reply->count;
+    result = gate_check(d->worker->gate, &in, lonely_auth_field(&reply->authorization), &wait,
+                        on_checked, d);
+    if (wait == NULL)
+        on_checked(d, result);
+}
+
+/* What a subscriber's reply means; its HTTP status is not looked at. (doc/protocol/http.md, 3) */
+static void judge(struct delivery *d, const struct http_reply *reply)
+{
+    struct lonely_stateless body;
+
+    if (lonely_stateless_parse(LONELY_STATELESS_RESPONSE_CONFIRM_RECEIVE, reply->body, &body).err ==
+        LONELY_OK) {
+        check_confirmation(d, &body);
+    } else if (lonely_stateless_parse(LONELY_STATELESS_RESPONSE_UNSUBSCRIBE_IMMEDIATE, reply->body,
+                                      &body)
+                   .err == LONELY_OK) {
+        conclude(d, DELIVERY_UNSUBSCRIBE);
+    } else {
+        log_failure(d, reply->http_status, "the reply confirms nothing");
+        conclude(d, DELIVERY_FAILED);
+    }
+}
+
+static void on_done(struct outbox_post *post, const struct http_reply *reply)
+{
+    struct delivery *d = (struct delivery *)post;
+
+    d->status = reply->status;
+    if (reply->status == HTTP_CALL_REPLIED) {
+        judge(d, reply);
+    } else if (reply->status == HTTP_CALL_CANCELLED) {
+        conclude(d, DELIVERY_CANCELLED);
+    } else {
+        log_failure(d, reply->http_status, reply->detail);
+        conclude(d, DELIVERY_FAILED);
+    }
 }
 
 void delivery_start(struct worker *w, const struct delivery_message *message,

@@ -9,8 +9,8 @@
 
 #include "admin.h"
 #include "broadcaster.h"
+#include "keys.h"
 #include "options.h"
-#include "secrets.h"
 
 /* Exit codes: the machine, a port or the database failed; anything wrong in arguments or
  * configuration. */
@@ -38,31 +38,6 @@ static void take_signals(sigset_t *set)
     sigaction(SIGPIPE, &ignore, NULL);
 }
 
-/* Reads the secrets. This release knows authorization `none` only, and refuses what asks for more. */
-static int check_secrets(const struct conf *conf, struct log *log)
-{
-    struct secrets secrets;
-    struct secrets_error error;
-    int code = 0;
-
-    if (conf->auth.secrets == NULL)
-        return 0;
-    if (!secrets_load(conf->auth.secrets, SECRETS_BROADCASTER, &secrets, &error))
-        return fail(EXIT_CONFIGURATION, error.text);
-    if (secrets.readable_by_others && conf->auth.strict_permissions)
-        code = fail(EXIT_CONFIGURATION,
-                    "auth.secrets: the file is readable by group or others; chmod 600 it");
-    else if (secrets.readable_by_others)
-        log_warn(log, "secrets_readable_by_others", LOG_STR("file", conf->auth.secrets), LOG_END);
-    if (code == 0 && (lonely_auth_key_scheme(secrets.to_broadcaster) != LONELY_AUTH_NONE ||
-                      lonely_auth_key_scheme(secrets.to_subscriber) != LONELY_AUTH_NONE))
-        code = fail(EXIT_CONFIGURATION,
-                    "auth.secrets: this release can only run with authorization none; make the "
-                    "files with --to-broadcasters-auth none --to-subscribers-auth none");
-    secrets_fini(&secrets);
-    return code;
-}
-
 static int check_tls(const struct conf *conf)
 {
     char error[256];
@@ -88,23 +63,39 @@ static void log_started(const struct broadcaster *b)
              LOG_U64("workers", b->worker_count), LOG_END);
 }
 
-/* SIGHUP: the configuration is read again; its log level and the files of [tls] count from now on.
- * What cannot be read changes nothing. */
+static void apply_log(struct log *log, const struct conf *conf)
+{
+    enum log_level level;
+    enum log_format format;
+
+    if (log_level_parse(conf->log.level, &level))
+        log_set_level(log, level);
+    if (log_format_parse(conf->log.format, &format))
+        log_set_format(log, format);
+}
+
+/* SIGHUP: configuration and secrets are read again; secrets, log options and the files of [tls] count
+ * from now on. What cannot be read changes nothing. */
 static void reload(struct broadcaster *b, const struct options *options)
 {
     struct conf conf;
-    struct conf_error error;
-    enum log_level level;
+    struct conf_error conf_error;
+    struct keys_error error;
+    struct keys *keys;
 
-    if (!options_read(options, &conf, &error)) {
-        log_warn(b->log, "reload_failed", LOG_STR("error", error.text), LOG_END);
+    if (!options_read(options, &conf, &conf_error)) {
+        log_error(b->log, "reload_failed", LOG_STR("error", conf_error.text), LOG_END);
         return;
     }
-    if (!broadcaster_reload_tls(b, &conf, error.text)) {
-        log_warn(b->log, "reload_failed", LOG_STR("error", error.text), LOG_END);
+    keys = keys_load(&conf, b->log, &error);
+    if (keys == NULL) {
+        log_error(b->log, "reload_failed", LOG_STR("error", error.text), LOG_END);
+    } else if (!broadcaster_reload_tls(b, &conf, conf_error.text)) {
+        keys_unref(keys);
+        log_error(b->log, "reload_failed", LOG_STR("error", conf_error.text), LOG_END);
     } else {
-        if (log_level_parse(conf.log.level, &level))
-            log_set_level(b->log, level);
+        broadcaster_set_keys(b, keys);
+        apply_log(b->log, &conf);
         log_info(b->log, "reloaded", LOG_STR("level", conf.log.level), LOG_END);
     }
     conf_fini(&conf);
@@ -130,14 +121,14 @@ static void wait_for_end(struct broadcaster *b, const struct options *options, c
     log_info(b->log, "stopped", LOG_END);
 }
 
-static int run(const struct options *options, struct log *log)
+static int run(const struct options *options, struct keys *keys, struct log *log)
 {
     struct broadcaster *b;
     char error[256];
     sigset_t set;
 
     take_signals(&set);
-    if (!broadcaster_create(&options->conf, &clock_system, log, &b, error))
+    if (!broadcaster_create(&options->conf, keys, &clock_system, log, &b, error))
         return fail(EXIT_MACHINE, error);
     if (!broadcaster_start(b, error)) {
         broadcaster_destroy(b);
@@ -148,6 +139,21 @@ static int run(const struct options *options, struct log *log)
     wait_for_end(b, options, &set);
     broadcaster_destroy(b);
     return 0;
+}
+
+/* The secrets are checked also when nothing else is done. */
+static int start(const struct options *options, bool runs, struct log *log)
+{
+    struct keys_error error;
+    struct keys *keys = keys_load(&options->conf, log, &error);
+    int code = 0;
+
+    if (keys == NULL)
+        return fail(EXIT_CONFIGURATION, error.text);
+    if (runs)
+        code = run(options, keys, log);
+    keys_unref(keys);
+    return code;
 }
 
 int main(int argc, char **argv)
@@ -163,11 +169,9 @@ int main(int argc, char **argv)
         log_level_parse(options.conf.log.level, &level);
         log_format_parse(options.conf.log.format, &format);
         log_init(&log, STDERR_FILENO, level, format, &clock_system);
-        code = check_secrets(&options.conf, &log);
+        code = check_tls(&options.conf);
         if (code == 0)
-            code = check_tls(&options.conf);
-        if (code == 0 && action == OPTIONS_RUN)
-            code = run(&options, &log);
+            code = start(&options, action == OPTIONS_RUN, &log);
         log_fini(&log);
     }
     options_fini(&options);

@@ -80,6 +80,7 @@
 
 #define METRICS_STORE_OPS(X)          \
     X(SYNC, "sync")                   \
+    X(SYNC_MACS, "sync_macs")         \
     X(SUBSCRIBE, "subscribe")         \
     X(UNSUBSCRIBE, "unsubscribe")     \
     X(SET, "set")                     \

@@ -31,7 +31,8 @@ struct missed_call {
     struct store_missed item;
     double locked_at;
     bool late; /* its turn came when its lock was nearly over */
-    const char *headers[1];
+    const char *headers[2];
+    char *authorization; /* the header line; NULL: none */
     size_t body_len;
     uint8_t *body;
     uint8_t bytes[];
@@ -92,6 +93,7 @@ static void call_free(struct missed_call *call)
 {
     struct missed_sweeper *s = call->sweeper;
 
+    mem_free(call->authorization);
     mem_free(call->body);
     mem_free(call);
     s->calls--;
@@ -111,6 +113,11 @@ static bool on_start(struct outbox_post *post, struct http_call_request *request
     struct missed_call *call = (struct missed_call *)post;
     const struct broadcaster *b = call->sweeper->worker->b;
     struct lonely_stateless body = { .topic = call->item.topic };
+    const struct lonely_auth_input in = {
+        .op = LONELY_AUTH_MISSED,
+        .recovery = call->item.recovery,
+        .topic = call->item.topic,
+    };
 
     call->late =
         clock_wall_s(b->clock) - call->locked_at > (double)b->conf->database.missed_lock_time_s / 2;
@@ -119,11 +126,13 @@ static bool on_start(struct outbox_post *post, struct http_call_request *request
     call->body_len = lonely_stateless_write(LONELY_STATELESS_MISSED, &body, NULL, 0).at;
     call->body = mem_alloc(call->body_len);
     if (lonely_stateless_write(LONELY_STATELESS_MISSED, &body, call->body, call->body_len).err !=
-        LONELY_OK)
+            LONELY_OK ||
+        !gate_header(call->sweeper->worker->gate, &in, &call->authorization))
         return false;
     call->headers[0] = "Content-Type: application/octet-stream";
+    call->headers[1] = call->authorization;
     request->headers = call->headers;
-    request->header_count = 1;
+    request->header_count = call->authorization != NULL ? 2 : 1;
     request->prefix = (struct lonely_span){ call->body, call->body_len };
     metrics_add(&call->sweeper->worker->metrics->missed_sent, 1);
     return true;
@@ -154,12 +163,44 @@ static void retry_later(struct missed_call *call)
     store->missed_clear(w->store, &call->item, on_item_stored, call);
 }
 
-static bool is_reply(enum lonely_stateless_type type, const struct http_reply *reply)
+static bool is_reply(enum lonely_stateless_type type, const struct http_reply *reply,
+                     struct lonely_stateless *body)
 {
-    struct lonely_stateless body;
-
     return reply->status == HTTP_CALL_REPLIED &&
-           lonely_stateless_parse(type, reply->body, &body).err == LONELY_OK;
+           lonely_stateless_parse(type, reply->body, body).err == LONELY_OK;
+}
+
+static void on_checked(void *arg, enum lonely_auth_result result)
+{
+    struct missed_call *call = arg;
+    struct worker *w = call->sweeper->worker;
+
+    if (result == LONELY_AUTH_OK) {
+        count(call, METRICS_MISSED_CONFIRMED);
+        w->b->store_ops->missed_clear(w->store, &call->item, on_item_stored, call);
+        return;
+    }
+    log_warn_limited(w->b->log, "missed_reply_refused",
+                     LOG_SPAN("recovery", call->item.recovery.ptr, call->item.recovery.len),
+                     LOG_STR("authorization", lonely_auth_result_str(result)), LOG_END);
+    retry_later(call);
+}
+
+static void check_confirmation(struct missed_call *call, const struct lonely_stateless *reply)
+{
+    const struct lonely_auth_input in = {
+        .op = LONELY_AUTH_CONFIRM_MISSED,
+        .tracing = reply->tracing,
+        .topic = call->item.topic,
+        .url = call->item.recovery,
+    };
+    struct gate_wait *wait;
+    enum lonely_auth_result result =
+        gate_check(call->sweeper->worker->gate, &in, lonely_auth_field(&reply->authorization),
+                   &wait, on_checked, call);
+
+    if (wait == NULL)
+        on_checked(call, result);
 }
 
 static void on_done(struct outbox_post *post, const struct http_reply *reply)
@@ -168,16 +209,16 @@ static void on_done(struct outbox_post *post, const struct http_reply *reply)
     struct worker *w = call->sweeper->worker;
     const struct store_ops *store = w->b->store_ops;
     const struct store_row row = { call->item.kind, call->item.url, call->item.key, { NULL, 0 } };
+    struct lonely_stateless body;
 
-    if (reply->status == HTTP_CALL_CANCELLED ||
-        call->late) { /* release the lock, count no attempt */
+    if (reply->status == HTTP_CALL_CANCELLED || call->late) {
+        /* Release the lock, count no attempt. */
         count(call, METRICS_MISSED_CANCELLED);
         store->missed_retry(w->store, &call->item, call->item.attempts, clock_wall_s(w->b->clock),
                             on_item_stored, call);
-    } else if (is_reply(LONELY_STATELESS_RESPONSE_CONFIRM_MISSED, reply)) {
-        count(call, METRICS_MISSED_CONFIRMED);
-        store->missed_clear(w->store, &call->item, on_item_stored, call);
-    } else if (is_reply(LONELY_STATELESS_RESPONSE_UNSUBSCRIBE_IMMEDIATE, reply)) {
+    } else if (is_reply(LONELY_STATELESS_RESPONSE_CONFIRM_MISSED, reply, &body)) {
+        check_confirmation(call, &body);
+    } else if (is_reply(LONELY_STATELESS_RESPONSE_UNSUBSCRIBE_IMMEDIATE, reply, &body)) {
         count(call, METRICS_MISSED_UNSUBSCRIBED);
         store->unsubscribe(w->store, &row, on_item_stored, call);
     } else {

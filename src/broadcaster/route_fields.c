@@ -15,7 +15,8 @@
 struct fields_request {
     struct request request; /* first */
     struct buf body;
-    bool too_long; /* the buffer could not grow */
+    bool too_long;                  /* the buffer could not grow */
+    struct lonely_stateless fields; /* point into `body` */
 };
 
 static void finish(struct fields_request *f)
@@ -30,13 +31,41 @@ static void finish_with(struct fields_request *f, int status)
     finish(f);
 }
 
+static bool is_glob(const struct fields_request *f)
+{
+    return f->request.route->type == LONELY_STATELESS_SUBSCRIBE_GLOB ||
+           f->request.route->type == LONELY_STATELESS_UNSUBSCRIBE_GLOB;
+}
+
+/* What request and reply sign. Unsubscribing is signed as subscribing without recovery, which is what
+ * its body has. (doc/protocol/auth.md, 5) */
+static struct lonely_auth_input signed_input(const struct fields_request *f,
+                                             enum lonely_auth_op exact, enum lonely_auth_op glob)
+{
+    return (struct lonely_auth_input){
+        .op = is_glob(f) ? glob : exact,
+        .tracing = f->fields.tracing,
+        .url = f->fields.url,
+        .recovery = f->fields.recovery,
+        .topic = f->fields.topic,
+    };
+}
+
+static void answer_generic(struct fields_request *f)
+{
+    struct lonely_auth_input in =
+        signed_input(f, LONELY_AUTH_CONFIRM_SUBSCRIBE_EXACT, LONELY_AUTH_CONFIRM_SUBSCRIBE_GLOB);
+
+    request_answer_generic(&f->request, &in);
+}
+
 static void on_stored(void *arg, enum store_status status)
 {
     struct fields_request *f = arg;
 
     switch (status) {
     case STORE_OK:
-        request_answer_generic(&f->request);
+        answer_generic(f);
         break;
     case STORE_CONFLICT:
     case STORE_NOT_FOUND:
@@ -54,20 +83,28 @@ static void on_checked(void *arg, enum store_status status, const uint8_t etag[6
 {
     struct fields_request *f = arg;
 
+    const struct lonely_span hash = { etag, LONELY_SHA512_BYTES };
+
     if (status == STORE_OK)
         request_answer_body(&f->request, LONELY_STATELESS_RESPONSE_CHECK_SUBSCRIPTIONS,
-                            &(struct lonely_stateless){ .hash = { etag, LONELY_SHA512_BYTES } });
+                            &(struct lonely_stateless){ .hash = hash },
+                            &(struct lonely_auth_input){
+                                .op = LONELY_AUTH_CHECK_SUBSCRIPTIONS_RESPONSE, .hash = hash });
     else
         request_answer(&f->request, 503);
     finish(f);
 }
 
 /* Our own limits; the protocol's are in the width of the length fields. */
-static bool within_limits(const struct conf *conf, const struct lonely_stateless *fields, bool glob)
+static bool within_limits(const struct fields_request *f)
 {
+    const struct conf *conf = f->request.worker->b->conf;
+    const struct lonely_stateless *fields = &f->fields;
+
     return fields->url.len <= conf->limits.max_url_bytes &&
            fields->recovery.len <= conf->limits.max_url_bytes &&
-           fields->topic.len <= (glob ? conf->limits.max_glob_bytes : conf->limits.max_topic_bytes);
+           fields->topic.len <=
+               (is_glob(f) ? conf->limits.max_glob_bytes : conf->limits.max_topic_bytes);
 }
 
 /* Only what would be stored: an old subscription may always be checked and removed. */
@@ -79,21 +116,20 @@ static bool urls_allowed(const struct request *r, const struct lonely_stateless 
     return request_url_allowed(r, fields->url) && request_url_allowed(r, fields->recovery);
 }
 
-static void act(struct fields_request *f, const struct lonely_stateless *fields)
+static void act(struct fields_request *f)
 {
     struct worker *w = f->request.worker;
     const struct store_ops *store = w->b->store_ops;
+    const struct lonely_stateless *fields = &f->fields;
     enum lonely_stateless_type type = f->request.route->type;
-    bool glob =
-        type == LONELY_STATELESS_SUBSCRIBE_GLOB || type == LONELY_STATELESS_UNSUBSCRIBE_GLOB;
     const struct store_row row = {
-        .kind = glob ? STORE_GLOB : STORE_EXACT,
+        .kind = is_glob(f) ? STORE_GLOB : STORE_EXACT,
         .url = fields->url,
         .key = fields->topic,
         .recovery = fields->recovery,
     };
 
-    if (!within_limits(w->b->conf, fields, glob) || !urls_allowed(&f->request, fields))
+    if (!urls_allowed(&f->request, fields))
         finish_with(f, 400);
     else if (type == LONELY_STATELESS_CHECK_SUBSCRIPTIONS)
         store->check(w->store, fields->url, on_checked, f);
@@ -103,19 +139,41 @@ static void act(struct fields_request *f, const struct lonely_stateless *fields)
         store->unsubscribe(w->store, &row, on_stored, f);
 }
 
+static void on_authorized(struct request *r, int status)
+{
+    struct fields_request *f = (struct fields_request *)r;
+
+    if (status != 0)
+        finish_with(f, status);
+    else
+        act(f);
+}
+
+static void authorize(struct fields_request *f)
+{
+    struct lonely_auth_input in =
+        signed_input(f, LONELY_AUTH_SUBSCRIBE_EXACT, LONELY_AUTH_SUBSCRIBE_GLOB);
+    int status;
+
+    if (f->request.route->type == LONELY_STATELESS_CHECK_SUBSCRIPTIONS)
+        in.op = LONELY_AUTH_CHECK_SUBSCRIPTIONS;
+    status = request_authorize(&f->request, &in, on_authorized);
+    if (status != REQUEST_LATER)
+        on_authorized(&f->request, status);
+}
+
 static void on_end(void *arg)
 {
     struct fields_request *f = arg;
-    struct lonely_stateless fields;
     struct lonely_result result = lonely_stateless_parse(
-        f->request.route->type, (struct lonely_span){ f->body.ptr, f->body.len }, &fields);
+        f->request.route->type, (struct lonely_span){ f->body.ptr, f->body.len }, &f->fields);
 
     if (f->too_long)
         finish_with(f, 503);
-    else if (result.err != LONELY_OK)
+    else if (result.err != LONELY_OK || !within_limits(f))
         finish_with(f, 400);
     else
-        act(f, &fields);
+        authorize(f);
 }
 
 static void on_piece(void *arg, struct lonely_span piece)

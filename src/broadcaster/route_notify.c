@@ -23,6 +23,8 @@ struct notify_request {
     struct lonely_stateless fields; /* topic, identifier and hash point into `kept` */
     uint8_t *kept;
     uint64_t received; /* bytes of the message */
+    bool checking;     /* the authorization: no more is read meanwhile */
+    bool writing;      /* the writer is full: the same */
     struct body_writer *writer;
     struct body *body;
     double accepted_s;
@@ -64,6 +66,13 @@ static void on_notified(void *arg, enum hub_status status, uint32_t notified)
                             .tracing = { tracing, sizeof(tracing) },
                             .count = notified,
                             .identifier = n->fields.identifier,
+                        },
+                        &(struct lonely_auth_input){
+                            .op = LONELY_AUTH_CONFIRM_NOTIFY,
+                            .topic = n->fields.topic,
+                            .identifier = n->fields.identifier,
+                            .hash = n->fields.hash,
+                            .subscribers = notified,
                         });
     finish(n);
 }
@@ -98,11 +107,18 @@ static void on_end(void *arg)
     body_writer_finish(writer, on_body, n);
 }
 
+static void resume_if_ready(struct notify_request *n)
+{
+    if (!n->checking && !n->writing)
+        http_exchange_resume(n->request.exchange);
+}
+
 static void on_ready(void *arg)
 {
     struct notify_request *n = arg;
 
-    http_exchange_resume(n->request.exchange);
+    n->writing = false;
+    resume_if_ready(n);
 }
 
 static void add_message(struct notify_request *n, struct lonely_span bytes)
@@ -113,8 +129,10 @@ static void add_message(struct notify_request *n, struct lonely_span bytes)
     }
     n->received += bytes.len;
     metrics_add(&n->request.worker->metrics->message_bytes, bytes.len);
-    if (bytes.len > 0 && !body_writer_add(n->writer, bytes, on_ready, n))
+    if (bytes.len > 0 && !body_writer_add(n->writer, bytes, on_ready, n)) {
+        n->writing = true;
         http_exchange_pause(n->request.exchange);
+    }
 }
 
 /* Copies what is needed after the head is gone: topic, identifier, hash. */
@@ -149,6 +167,31 @@ static int judge_head(const struct notify_request *n, const struct lonely_statel
     return 0;
 }
 
+static void on_authorized(struct request *r, int status)
+{
+    struct notify_request *n = (struct notify_request *)r;
+
+    n->checking = false;
+    if (status != 0)
+        finish_with(n, status);
+    else
+        resume_if_ready(n);
+}
+
+/* Over the claimed hash, before more is read. As request_authorize. */
+static int authorize(struct notify_request *n, const struct lonely_stateless *fields)
+{
+    const struct lonely_auth_input in = {
+        .op = LONELY_AUTH_NOTIFY,
+        .tracing = fields->tracing,
+        .topic = fields->topic,
+        .identifier = fields->identifier,
+        .hash = fields->hash,
+    };
+
+    return request_authorize(&n->request, &in, on_authorized);
+}
+
 enum head_verdict { HEAD_DONE, HEAD_MORE, HEAD_REFUSED };
 
 /* Tries to parse the head from `bytes`. HEAD_REFUSED: the request has been answered and is gone. */
@@ -165,7 +208,12 @@ static enum head_verdict parse_head(struct notify_request *n, struct lonely_span
     }
     n->head_len = result.at;
     status = result.err != LONELY_OK ? 400 : judge_head(n, &fields);
-    if (status != 0) {
+    if (status == 0)
+        status = authorize(n, &fields);
+    if (status == REQUEST_LATER) { /* what came along with the head is taken all the same */
+        n->checking = true;
+        http_exchange_pause(n->request.exchange);
+    } else if (status != 0) {
         finish_with(n, status);
         return HEAD_REFUSED;
     }

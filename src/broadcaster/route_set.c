@@ -33,6 +33,8 @@ struct set_request {
     size_t head_needed;
     bool parsed;
     struct lonely_stateless fields;
+    bool checking; /* the authorization: no more is read meanwhile */
+    bool writing;  /* the writer is full: the same */
     struct body_writer *writer;
     struct body *body;
     struct list_reader *lists;
@@ -164,7 +166,9 @@ static void on_stored(void *arg, enum store_status status)
     struct set_request *s = arg;
 
     if (status == STORE_OK)
-        request_answer_generic(&s->request);
+        request_answer_generic(
+            &s->request, &(struct lonely_auth_input){ .op = LONELY_AUTH_SET_SUBSCRIPTIONS_RESPONSE,
+                                                      .hash = s->fields.hash });
     else
         request_answer(&s->request, 503);
     finish(s);
@@ -218,11 +222,42 @@ static void on_end(void *arg)
     body_writer_finish(writer, on_body, s);
 }
 
+static void resume_if_ready(struct set_request *s)
+{
+    if (!s->checking && !s->writing)
+        http_exchange_resume(s->request.exchange);
+}
+
 static void on_ready(void *arg)
 {
     struct set_request *s = arg;
 
-    http_exchange_resume(s->request.exchange);
+    s->writing = false;
+    resume_if_ready(s);
+}
+
+static void on_authorized(struct request *r, int status)
+{
+    struct set_request *s = (struct set_request *)r;
+
+    s->checking = false;
+    if (status != 0)
+        finish_with(s, status);
+    else
+        resume_if_ready(s);
+}
+
+/* As request_authorize. */
+static int authorize(struct set_request *s)
+{
+    const struct lonely_auth_input in = {
+        .op = LONELY_AUTH_SET_SUBSCRIPTIONS,
+        .tracing = s->fields.tracing,
+        .url = s->fields.url,
+        .hash = s->fields.hash,
+    };
+
+    return request_authorize(&s->request, &in, on_authorized);
 }
 
 /* Parses the head once enough is there. False: it has been refused and the request is gone. */
@@ -232,13 +267,19 @@ static bool parse_head(struct set_request *s)
     struct lonely_result result =
         lonely_stateless_parse(LONELY_STATELESS_SET_SUBSCRIPTIONS,
                                (struct lonely_span){ s->head.ptr, s->head.len }, &s->fields);
+    int status = 400;
 
     if (result.err == LONELY_E_TRUNCATED) {
         s->head_needed = result.at;
         return true;
     }
-    if (result.err != LONELY_OK || s->fields.url.len > w->b->conf->limits.max_url_bytes) {
-        finish_with(s, 400);
+    if (result.err == LONELY_OK && s->fields.url.len <= w->b->conf->limits.max_url_bytes)
+        status = authorize(s);
+    if (status == REQUEST_LATER) { /* what came along with the head is taken all the same */
+        s->checking = true;
+        http_exchange_pause(s->request.exchange);
+    } else if (status != 0) {
+        finish_with(s, status);
         return false;
     }
     s->parsed = true;
@@ -265,8 +306,10 @@ static void on_piece(void *arg, struct lonely_span piece)
         if (s->head.len == s->head_needed && !parse_head(s))
             return;
     }
-    if (s->parsed && piece.len > 0 && !body_writer_add(s->writer, piece, on_ready, s))
+    if (s->parsed && piece.len > 0 && !body_writer_add(s->writer, piece, on_ready, s)) {
+        s->writing = true;
         http_exchange_pause(s->request.exchange);
+    }
 }
 
 static void on_abort(void *arg)

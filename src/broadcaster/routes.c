@@ -135,6 +135,22 @@ void routes_on_request(void *app, struct http_exchange *x)
         route->on_request(w, x, route);
 }
 
+/* Of the head, which dies soon, only what a scheme needs is kept. */
+static void keep_authorization(struct request *r)
+{
+    const struct http_header *header;
+
+    r->asks = gate_asks(r->worker->gate);
+    header = r->asks ? http_head_find(&r->exchange->head, "Authorization") : NULL;
+    if (header == NULL)
+        return;
+    /* One that is there but empty has an address, too. */
+    r->authorization_copy = mem_alloc(header->value.len + 1);
+    if (header->value.len > 0)
+        memcpy(r->authorization_copy, header->value.ptr, header->value.len);
+    r->authorization = (struct lonely_span){ r->authorization_copy, header->value.len };
+}
+
 void *request_create(struct worker *w, struct http_exchange *x, const struct route *route,
                      size_t size)
 {
@@ -146,6 +162,7 @@ void *request_create(struct worker *w, struct http_exchange *x, const struct rou
     r->started_ns = (uint64_t)clock_wall_ns(w->b->clock);
     r->started_mono_ns = clock_mono_ns(w->b->clock);
     r->reason = METRICS_REASON_NONE;
+    keep_authorization(r);
     worker_hold(w);
     return r;
 }
@@ -168,8 +185,41 @@ void request_free(struct request *r)
 {
     if (r->exchange != NULL)
         tell(r, 0);
+    if (r->wait != NULL)
+        gate_forget(r->wait);
+    mem_free(r->authorization_copy);
     worker_release(r->worker);
     mem_free(r);
+}
+
+static int authorized(const struct request *r, enum lonely_auth_result result)
+{
+    if (result != LONELY_AUTH_OK)
+        log_info_limited(r->worker->b->log, "request_refused", LOG_STR("path", r->route->path),
+                         LOG_STR("authorization", lonely_auth_result_str(result)), LOG_END);
+    return gate_status(result);
+}
+
+static void on_authorized(void *arg, enum lonely_auth_result result)
+{
+    struct request *r = arg;
+
+    r->wait = NULL;
+    r->then(r, authorized(r, result));
+}
+
+int request_authorize(struct request *r, const struct lonely_auth_input *in,
+                      void (*then)(struct request *r, int status))
+{
+    enum lonely_auth_result result;
+
+    if (!r->asks)
+        return 0;
+    r->then = then;
+    result =
+        gate_check(r->worker->gate, in, r->authorization.ptr != NULL ? &r->authorization : NULL,
+                   &r->wait, on_authorized, r);
+    return r->wait != NULL ? REQUEST_LATER : authorized(r, result);
 }
 
 static void respond(struct request *r, const struct http_response *response)
@@ -191,8 +241,8 @@ void request_answer(struct request *r, int status)
             &(struct http_response){ .status = status, .headers = status == 503 ? retry : NULL });
 }
 
-void request_answer_body(struct request *r, enum lonely_stateless_type type,
-                         const struct lonely_stateless *body)
+static void answer_signed(struct request *r, enum lonely_stateless_type type,
+                          const struct lonely_stateless *body)
 {
     uint8_t small[1024]; /* holds all but the strangest answers */
     size_t len = lonely_stateless_write(type, body, NULL, 0).at;
@@ -208,7 +258,19 @@ void request_answer_body(struct request *r, enum lonely_stateless_type type,
         mem_free(bytes);
 }
 
-void request_answer_generic(struct request *r)
+void request_answer_body(struct request *r, enum lonely_stateless_type type,
+                         struct lonely_stateless *body, struct lonely_auth_input *in)
 {
-    request_answer_body(r, LONELY_STATELESS_RESPONSE_GENERIC, &(struct lonely_stateless){ 0 });
+    uint8_t authorization[LONELY_AUTH_MAX_BYTES];
+
+    in->tracing = body->tracing;
+    if (gate_sign(r->worker->gate, in, authorization, &body->authorization))
+        answer_signed(r, type, body);
+    else
+        respond(r, &(struct http_response){ .status = 500 });
+}
+
+void request_answer_generic(struct request *r, struct lonely_auth_input *in)
+{
+    request_answer_body(r, LONELY_STATELESS_RESPONSE_GENERIC, &(struct lonely_stateless){ 0 }, in);
 }

@@ -12,6 +12,7 @@
 
 #include <lonely/stateless.h>
 
+#include "gate.h"
 #include "http.h"
 #include "worker.h"
 
@@ -27,6 +28,11 @@ struct request {
     /* Why it is about to be turned away, when the status alone would not tell; else
      * METRICS_REASON_NONE. */
     enum metrics_reason reason;
+    bool asks; /* authorization is needed; as the secrets were when the head came */
+    struct lonely_span authorization; /* the first header of that name, copied; ptr NULL: absent */
+    uint8_t *authorization_copy;
+    struct gate_wait *wait; /* a check under way */
+    void (*then)(struct request *r, int status);
 };
 
 /* http_on_request_fn of the workers' servers; `app` is the worker. */
@@ -38,11 +44,19 @@ void routes_on_reject(void *app, int status, const struct sockaddr *peer);
 void *request_create(struct worker *w, struct http_exchange *x, const struct route *route,
                      size_t size);
 
+#define REQUEST_LATER (-1)
+
+/* Checks the authorization of a request over `in`, which may die on return. 0: go on; a status to refuse
+ * it with; or REQUEST_LATER: `then` runs later with one of these, unless the request is freed before. */
+int request_authorize(struct request *r, const struct lonely_auth_input *in,
+                      void (*then)(struct request *r, int status));
+
 /* Each of these ends the exchange; the structure stays, to be freed by request_free. */
 void request_answer(struct request *r, int status); /* no body; 503 says when to come back */
-void request_answer_generic(struct request *r);     /* 200, RESPONSE_GENERIC */
+/* 200; signed over `in`, whose tracing is set here to that of the body. */
 void request_answer_body(struct request *r, enum lonely_stateless_type type,
-                         const struct lonely_stateless *body);
+                         struct lonely_stateless *body, struct lonely_auth_input *in);
+void request_answer_generic(struct request *r, struct lonely_auth_input *in); /* RESPONSE_GENERIC */
 
 /*
  * May this url be stored, to be posted to? What needs no look-up is judged here, the rest when

@@ -129,6 +129,25 @@ static enum store_status meter_sync(struct store_client *c, store_done_fn *done,
     return status;
 }
 
+static enum store_status meter_sync_macs(struct store_client *c, store_done_fn *done, void *arg)
+{
+    struct meter *m = meter_of(c);
+    struct meter_call *call = call_done(m, METRICS_STORE_SYNC_MACS, done, arg);
+    enum store_status status = m->backend->sync_macs(m->client, on_done, call);
+
+    if (status != STORE_PENDING)
+        call_end(call, status);
+    return status;
+}
+
+/* Nobody waits for it, so there is no time to take. */
+static bool meter_add_mac(struct store_client *c, const struct store_mac *mac)
+{
+    struct meter *m = meter_of(c);
+
+    return m->backend->add_mac(m->client, mac);
+}
+
 static void meter_subscribe(struct store_client *c, const struct store_row *row,
                             store_done_fn *done, void *arg)
 {
@@ -258,6 +277,8 @@ const struct store_ops store_meter_ops = {
     .name = "meter",
     .client_close = meter_close,
     .sync = meter_sync,
+    .sync_macs = meter_sync_macs,
+    .add_mac = meter_add_mac,
     .subscribe = meter_subscribe,
     .unsubscribe = meter_unsubscribe,
     .set = meter_set,

@@ -217,6 +217,31 @@ static bool create_server(struct worker *w, size_t number, char error[256])
     return true;
 }
 
+static void random_bytes(void *arg, uint8_t *to, size_t len)
+{
+    worker_random(arg, to, len);
+}
+
+static bool create_gate(struct worker *w, char error[256])
+{
+    struct broadcaster *b = w->b;
+    const struct gate_conf gate = {
+        .keys = &b->keys,
+        .replay = b->replay,
+        .store_ops = b->store_ops,
+        .store = strcmp(b->conf->auth.replay_store, "database") == 0 ? w->store : NULL,
+        .clock = b->clock,
+        .log = b->log,
+        .random = random_bytes,
+        .random_arg = w,
+    };
+
+    w->gate = gate_create(&gate);
+    if (w->gate == NULL)
+        snprintf(error, 256, "cannot prepare authorization: OpenSSL failed");
+    return w->gate != NULL;
+}
+
 bool worker_create(struct broadcaster *b, size_t number, struct worker **out, char error[256])
 {
     struct worker *w = mem_calloc(1, sizeof(*w));
@@ -242,7 +267,7 @@ bool worker_create(struct broadcaster *b, size_t number, struct worker **out, ch
     list_init(&w->long_matches);
     w->metrics = mem_calloc(1, sizeof(*w->metrics));
     if (!store_meter_open(b->backend, b->store, &w->loop, b->clock, w->metrics, &w->store, error) ||
-        !create_client(w, error) || !create_server(w, number, error)) {
+        !create_gate(w, error) || !create_client(w, error) || !create_server(w, number, error)) {
         worker_destroy(w);
         return false;
     }
@@ -287,6 +312,7 @@ void worker_destroy(struct worker *w)
     stop(w); /* nothing to do when its thread has run */
     uv_run(&w->loop, UV_RUN_DEFAULT);
     outbox_destroy(w->outbox);
+    gate_destroy(w->gate);
     uv_loop_close(&w->loop);
     mem_free(w->metrics);
     mem_free(w);

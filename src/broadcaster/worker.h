@@ -11,6 +11,7 @@
 #include <uv.h>
 
 #include "broadcaster.h"
+#include "gate.h"
 #include "http_client.h"
 #include "http_server.h"
 #include "list.h"
@@ -42,6 +43,7 @@ struct worker {
     struct http_server *http;
     struct http_client *client;
     struct store_client *store;
+    struct gate *gate;
     struct outbox *outbox;
     struct missed_sweeper *sweeper; /* the first worker's only */
     size_t chunks;                  /* deliveries that hold a part of a spooled body */

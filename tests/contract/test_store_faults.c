@@ -183,7 +183,7 @@ static int child_without_room(struct fixture *f)
 {
     struct rlimit small = { 200000, RLIM_INFINITY }, large = { RLIM_INFINITY, RLIM_INFINITY };
     struct number_list list;
-    struct store_row row = exact("after");
+    struct store_row row = { STORE_EXACT, SPAN("http://c/"), SPAN("after"), { NULL, 0 } };
     uint8_t before[64], after[64];
 
     signal(SIGXFSZ, SIG_IGN);

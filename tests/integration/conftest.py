@@ -144,12 +144,12 @@ class Broadcaster(Program):
         return links
 
 
-def setup_folder(folder, *args):
-    """Runs lonelypss --setup with authorization none."""
+def setup_folder(folder, *args, to_broadcaster="none", to_subscriber="none"):
+    """Runs lonelypss --setup."""
     folder.mkdir(exist_ok=True)
     result = subprocess.run(
-        [LONELYPSS, "--setup", "--dir", folder, "--to-broadcasters-auth", "none",
-         "--to-subscribers-auth", "none", *args],
+        [LONELYPSS, "--setup", "--dir", folder, "--to-broadcasters-auth", to_broadcaster,
+         "--to-subscribers-auth", to_subscriber, *args],
         capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode == 0, result.stderr
     return folder

@@ -185,12 +185,19 @@ def test_secrets_that_are_no_secrets(folder, text):
 
 
 @pytest.mark.parametrize("scheme", ["hmac", "token"])
-def test_secrets_of_this_release(tmp_path, scheme):
-    """It knows none only, and never runs open when asked for more."""
+def test_also_accepted_secrets_are_checked(tmp_path, scheme):
     folder = setup_folder(tmp_path / scheme, "--to-broadcasters-auth", scheme)
-    result = run("--config", folder / "lonelypss.ini", "--check-config")
-    assert_refused(result, CONFIGURATION, "auth")
+    old = setup_folder(tmp_path / "old") / "broadcaster-secrets.json"
+    accept = ["--set", f"auth.also_accept={old}"]
+    config = ["--config", folder / "lonelypss.ini", "--check-config"]
+    assert run(*config, *accept).returncode == GOOD
+    old.chmod(0o644)
+    assert_refused(run(*config, *accept, "--set", "auth.strict_permissions=yes"), CONFIGURATION,
+                   "old", "chmod")
     secrets = json.loads((folder / "broadcaster-secrets.json").read_text())
+    old.write_text(json.dumps(secrets)[:-1])
+    result = run(*config, *accept)
+    assert_refused(result, CONFIGURATION, "old")
     for part in secrets.values():
         if isinstance(part, dict) and "secret" in part:
             assert part["secret"] not in result.stderr

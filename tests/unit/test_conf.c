@@ -14,7 +14,7 @@
 #include "mem.h"
 #include "tables.h"
 
-#define N_OPTIONS 54
+#define N_OPTIONS 56
 
 static char folder[] = "/tmp/test_conf.XXXXXX";
 static char path[64];
@@ -75,7 +75,9 @@ static void defaults(void **state)
     assert_true(c.database.timeout_ms == 5000);
     assert_true(c.database.missed_lock_time_s == 30);
     assert_string_equal(c.auth.secrets, "broadcaster-secrets.json");
+    assert_int_equal(c.auth.also_accept.count, 0);
     assert_false(c.auth.strict_permissions);
+    assert_string_equal(c.auth.replay_store, "database");
     assert_true(c.webhook.outgoing_http_timeout_total_ms == 30000);
     assert_true(c.webhook.outgoing_http_timeout_connect_ms == CONF_NONE);
     assert_true(c.webhook.outgoing_http_timeout_sock_connect_ms == 5000);
@@ -111,6 +113,32 @@ static void defaults(void **state)
     assert_string_equal(c.log.level, "info");
     assert_string_equal(c.log.format, "text");
     assert_false(c.log.access);
+    conf_fini(&c);
+}
+
+/* Paths of a list, too, begin at the folder of the file; `none` empties the list. */
+static void lists_of_paths(void **state)
+{
+    static const char text[] = "[auth]\n"
+                               "also_accept = old.json\t/etc/older.json\n"
+                               "also_accept = oldest.json\n";
+    const char *wrong;
+    char first[600];
+    struct conf c;
+    struct conf_error error;
+
+    (void)state;
+    assert_true(read_text(&c, text, strlen(text), &wrong));
+    snprintf(first, sizeof first, "%s/old.json", folder);
+    assert_int_equal(c.auth.also_accept.count, 3);
+    assert_string_equal(c.auth.also_accept.items[0], first);
+    assert_string_equal(c.auth.also_accept.items[1], "/etc/older.json");
+    assert_true(conf_set(&c, "auth.also_accept=none", &error));
+    assert_int_equal(c.auth.also_accept.count, 0);
+    assert_true(conf_set(&c, "auth.also_accept=a b", &error));
+    assert_int_equal(c.auth.also_accept.count, 2);
+    assert_false(conf_set(&c, "auth.also_accept=a none", &error));
+    assert_int_equal(c.auth.also_accept.count, 2);
     conf_fini(&c);
 }
 
@@ -671,6 +699,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults),
         cmocka_unit_test(no_option_is_forgotten_above),
+        cmocka_unit_test(lists_of_paths),
         cmocka_unit_test(a_file_sets_values),
         cmocka_unit_test(errors_name_file_and_line),
         cmocka_unit_test(a_nul_byte_is_an_error),

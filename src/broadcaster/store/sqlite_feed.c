@@ -6,13 +6,26 @@
  * the commits and pruned from the oldest, never the newest; so while the row `applied` is there,
  * what lies behind it is all the news. When it is gone, everything is loaded anew.
  */
+#include <string.h>
+
 #include "sqlite_schema.h"
 #include "sqlite_store.h"
 
 #define BATCH_ROWS   2000 /* of news applied at once */
+#define STRING(x)    STRING_(x)
+#define STRING_(x)   #x
 #define IDLE_WAIT_MS 10000
 
-enum feed_statement { F_NEWS, F_BEGIN, F_COMMIT, F_NEWEST, F_LOAD, F_FIRST = F_LOAD + 2, F_COUNT };
+enum feed_statement {
+    F_NEWS,
+    F_MACS,
+    F_BEGIN,
+    F_COMMIT,
+    F_NEWEST,
+    F_LOAD,
+    F_FIRST = F_LOAD + 2,
+    F_COUNT
+};
 
 /* The row `applied` itself comes first. */
 #define SQL_NEWS                                                   \
@@ -21,6 +34,8 @@ enum feed_statement { F_NEWS, F_BEGIN, F_COMMIT, F_NEWEST, F_LOAD, F_FIRST = F_L
 
 static const char *const feed_sql[F_COUNT] = {
     [F_NEWS] = SQL_NEWS,
+    [F_MACS] = "SELECT seq, mac, expires_at FROM " TABLE_MACS
+               " WHERE seq > ?1 ORDER BY seq LIMIT " STRING(BATCH_ROWS),
     [F_BEGIN] = "BEGIN",
     [F_COMMIT] = "COMMIT",
     [F_NEWEST] = "SELECT max(seq) FROM " TABLE_CHANGES,
@@ -40,7 +55,7 @@ const struct sqlite_conn_kind sqlite_conn_of_client = {
     .flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX,
     .pragmas = "",
     .sql = feed_sql,
-    .n = F_NEWS + 1,
+    .n = F_MACS + 1,
 };
 
 /* --- news ----------------------------------------------------------------------------------- */
@@ -129,6 +144,78 @@ enum store_status sqlite_feed_sync(struct sqlite_feed *f, struct sqlite_conn *c)
     news = news_apply(f, c);
     uv_mutex_unlock(&f->lock);
     return news == NEWS_NONE ? STORE_OK : STORE_PENDING;
+}
+
+/* --- used macs ------------------------------------------------------------------------------ */
+
+/* No lock: to see a mac twice does no harm, and `macs` has seen a number before `applied` says so. */
+static void macs_applied(struct sqlite_feed *f, sqlite3_int64 seq)
+{
+    unsigned long long last = atomic_load(&f->macs_applied);
+
+    while (last < (unsigned long long)seq &&
+           !atomic_compare_exchange_weak(&f->macs_applied, &last, (unsigned long long)seq))
+        ;
+}
+
+static void add_mac(struct sqlite_feed *f, sqlite3_stmt *st)
+{
+    struct lonely_span code = sqlite_column_span(st, 1);
+    sqlite3_int64 expires = sqlite3_column_int64(st, 2);
+    struct store_mac mac;
+
+    if (code.len != sizeof mac.code || expires <= 0)
+        return;
+    memcpy(mac.code, code.ptr, sizeof mac.code);
+    mac.keep_until_s = (uint64_t)expires;
+    f->macs.add(f->macs.arg, &mac);
+}
+
+/* Applies up to BATCH_ROWS; NEWS_SOME: there may be more. */
+static enum news macs_apply(struct sqlite_feed *f, struct sqlite_conn *c)
+{
+    sqlite3_stmt *st = c->st[F_MACS];
+    sqlite3_int64 last = 0;
+    int n = 0;
+    int rc;
+
+    sqlite3_bind_int64(st, 1, (sqlite3_int64)atomic_load(&f->macs_applied));
+    while ((rc = sqlite3_step(st)) == SQLITE_ROW) {
+        add_mac(f, st);
+        last = sqlite3_column_int64(st, 0);
+        n++;
+    }
+    sqlite3_reset(st);
+    macs_applied(f, last);
+    if (rc != SQLITE_DONE)
+        return NEWS_ERROR;
+    return n < BATCH_ROWS ? NEWS_NONE : NEWS_SOME;
+}
+
+enum store_status sqlite_feed_sync_macs(struct sqlite_feed *f, struct sqlite_conn *c)
+{
+    enum news news;
+
+    if (f->macs.add == NULL)
+        return STORE_OK;
+    if (!sqlite_conn_ready(c))
+        return STORE_PENDING;
+    news = macs_apply(f, c);
+    if (news == NEWS_ERROR && sqlite3_errcode(c->db) != SQLITE_BUSY)
+        c->faulty = true;
+    return news == NEWS_NONE ? STORE_OK : STORE_PENDING;
+}
+
+static int macs_catch_up(struct sqlite_feed *f)
+{
+    enum news news = NEWS_NONE;
+
+    if (f->macs.add != NULL) {
+        do
+            news = macs_apply(f, &f->conn);
+        while (news == NEWS_SOME);
+    }
+    return news == NEWS_NONE ? SQLITE_OK : sqlite3_errcode(f->conn.db);
 }
 
 /* --- everything ----------------------------------------------------------------------------- */
@@ -225,6 +312,8 @@ static enum store_status feeder_turn(struct sqlite_feed *f)
     rc = catch_up(f);
     uv_mutex_unlock(&f->lock);
     if (rc == SQLITE_OK)
+        rc = macs_catch_up(f);
+    if (rc == SQLITE_OK)
         return STORE_OK;
     sqlite_conn_failed(&f->conn, "read changes", rc);
     return STORE_UNAVAILABLE;
@@ -249,10 +338,12 @@ bool sqlite_feed_open(struct sqlite_feed *f, struct sqlite_conn_place *place,
 {
     int rc;
 
-    *f = (struct sqlite_feed){ .to = *to };
+    *f = (struct sqlite_feed){ .to = *to, .macs = conf->macs };
     if (!sqlite_conn_open(&f->conn, &conn_of_feeder, place, conf->timeout_ms, error))
         return false;
     rc = load(f);
+    if (rc == SQLITE_OK)
+        rc = macs_catch_up(f);
     if (rc != SQLITE_OK) {
         sqlite_conn_error(&f->conn, "read the subscriptions", error);
         sqlite_conn_close(&f->conn);

@@ -22,6 +22,12 @@
     " SET missed_lock_id = NULL, missed_lock_expires_at = NULL, missed_attempts = " attempts \
     ", missed_next_retry_at = " at topic
 
+/* Expiry grows with the number but for minutes, so it needs no index. */
+#define OLDEST_MACS(column) \
+    "SELECT " column " FROM " TABLE_MACS " ORDER BY seq LIMIT " STRING(MAC_PRUNE_BATCH)
+#define STRING(x)  STRING_(x)
+#define STRING_(x) #x
+
 #define UPDATE_EXACTS "UPDATE " TABLE_EXACTS
 #define UPDATE_GLOBS  "UPDATE " TABLE_GLOBS
 
@@ -32,6 +38,15 @@ const char *const sqlite_writer_sql[W_COUNT] = {
     [W_LOG_OLDEST] = "SELECT seq, at FROM " TABLE_CHANGES " ORDER BY seq LIMIT ?1",
     [W_LOG_NEWEST] = "SELECT max(seq) FROM " TABLE_CHANGES,
     [W_LOG_PRUNE] = "DELETE FROM " TABLE_CHANGES " WHERE seq <= ?1",
+
+    [W_MAC_INSERT] = "INSERT INTO " TABLE_MACS " (mac, expires_at) VALUES (?1, ?2)",
+    [W_MAC_NEWEST] = "SELECT seq FROM sqlite_sequence WHERE name = '" TABLE_MACS "'",
+    [W_MAC_STALE] = "SELECT 1 FROM (" OLDEST_MACS("expires_at") ") WHERE expires_at <= ?1 LIMIT 1",
+    [W_MAC_PRUNE] =
+        "DELETE FROM " TABLE_MACS " WHERE seq IN (" OLDEST_MACS("seq") ") AND expires_at <= ?1",
+    [W_MARKS] = "SELECT id, process FROM " TABLE_MARKS,
+    [W_MARK] = "INSERT OR REPLACE INTO " TABLE_MARKS " (id, process, at) VALUES (?1, ?2, ?3)",
+    [W_UNMARK] = "DELETE FROM " TABLE_MARKS " WHERE id = ?1",
 
     [W_INSERT] = "INSERT INTO " TABLE_EXACTS
                  " (url, exact, missed_url) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",

@@ -70,6 +70,11 @@ static const char *const ddl[] = {
     TRIGGERS(TABLE_EXACTS, "exacts", "0", "exact"),
     TRIGGERS(TABLE_GLOBS, "globs", "1", "glob"),
     SQL_FIRST_CHANGE,
+
+    /* AUTOINCREMENT: who has read up to a number has read all before it. */
+    CREATE_TABLE(TABLE_MACS, "seq INTEGER PRIMARY KEY AUTOINCREMENT, mac BLOB NOT NULL, "
+                             "expires_at INTEGER NOT NULL"),
+    CREATE_TABLE(TABLE_MARKS, "id INTEGER PRIMARY KEY, process TEXT NOT NULL, at INTEGER NOT NULL"),
 };
 
 static bool say(sqlite3 *db, const char *path, const char *doing, char error[256])

@@ -11,6 +11,8 @@
 #define TABLE_EXACTS  "httppubsub_subscription_exacts"
 #define TABLE_GLOBS   "httppubsub_subscription_globs"
 #define TABLE_CHANGES "lonely_changes"
+#define TABLE_MACS    "lonely_hmacs"     /* used macs */
+#define TABLE_MARKS   "lonely_processes" /* those that take macs and have not ended in order */
 
 /* lonely_changes.kind is an enum store_kind, lonely_changes.op one of these. */
 enum change_op { CHANGE_NONE = 0, CHANGE_ADD = 1, CHANGE_REMOVE = 2 };

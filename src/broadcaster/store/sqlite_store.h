@@ -14,7 +14,9 @@
 
 struct sqlite_feed {
     struct store_feed to;
-    uv_mutex_t lock;       /* held while `to` is called */
+    struct store_macs macs;
+    atomic_ullong macs_applied; /* the last number of the used macs that `macs` has seen */
+    uv_mutex_t lock;            /* held while `to` is called */
     atomic_ullong applied; /* the last number of the log that `to` has seen; changed under lock */
     struct store_queue queue; /* SYNC that a loop could not answer itself */
     struct sqlite_conn conn;
@@ -30,6 +32,7 @@ void sqlite_feed_close(struct sqlite_feed *f);
 extern const struct sqlite_conn_kind sqlite_conn_of_client;
 /* On a loop's thread and its own connection: STORE_OK, or STORE_PENDING: the feeder must do it. */
 enum store_status sqlite_feed_sync(struct sqlite_feed *f, struct sqlite_conn *c);
+enum store_status sqlite_feed_sync_macs(struct sqlite_feed *f, struct sqlite_conn *c);
 
 /* --- CHECK (sqlite_reader.c) --------------------------------------------------------------- */
 
@@ -56,6 +59,13 @@ enum writer_statement {
     W_LOG_OLDEST,
     W_LOG_NEWEST,
     W_LOG_PRUNE,
+    W_MAC_INSERT,
+    W_MAC_NEWEST,
+    W_MAC_STALE,
+    W_MAC_PRUNE,
+    W_MARKS,
+    W_MARK,
+    W_UNMARK,
     /* From here on a pair each: for exacts, for globs; use W_OF. */
     W_INSERT,
     W_DELETE = W_INSERT + 2,
@@ -70,7 +80,26 @@ enum writer_statement {
 };
 #define W_OF(pair, kind) ((size_t)(pair) + (size_t)(kind))
 
+/* Used macs on their way into the file (sqlite_macs.c). */
+struct sqlite_macs {
+    bool kept;
+    uv_mutex_t lock;           /* guards what waits */
+    struct store_mac *waiting; /* from the loops */
+    size_t n_waiting, waiting_cap, limit;
+    /* The writer's own. */
+    struct store_mac *writing;
+    size_t n_writing, writing_cap;
+    size_t at, n_batch;     /* written so far; in the transaction that runs */
+    uint64_t before, last;  /* row numbers around that batch */
+    atomic_ullong *applied; /* of the feed */
+    int64_t id;             /* of our mark */
+    char process[128];
+    uint64_t marked_at_ms;
+};
+
 struct sqlite_writer {
+    struct sqlite_macs macs;
+    bool macs_failed; /* alone, the last time */
     struct store_queue queue;
     struct sqlite_conn conn;
     struct list sets; /* struct sqlite_set, those under way; one transaction in turn */
@@ -96,6 +125,22 @@ int sqlite_writer_commit(struct sqlite_writer *w); /* on failure rolls back and 
 void sqlite_writer_rollback(struct sqlite_writer *w);
 /* Executes a statement of one row's change; the number of rows changed in `*changed`. */
 int sqlite_writer_change(struct sqlite_writer *w, size_t statement, int *changed);
+
+/* --- used macs (sqlite_macs.c) ------------------------------------------------------------- */
+
+#define MAC_PRUNE_BATCH 1000
+
+/* Marks the process as one that takes macs; tells conf->macs.lost. The queue is initialised. */
+bool sqlite_macs_open(struct sqlite_writer *w, const struct store_conf *conf, char error[256]);
+void sqlite_macs_close(struct sqlite_writer *w); /* writes what waits, takes the mark away */
+/* Any thread. false: too many wait. */
+bool sqlite_writer_add_mac(struct sqlite_writer *w, const struct store_mac *mac);
+bool sqlite_macs_wait(struct sqlite_macs *m); /* do any? */
+/* Writes a batch inside the transaction; after its commit _written, else they will come again. */
+int sqlite_macs_write(struct sqlite_writer *w);
+void sqlite_macs_written(struct sqlite_writer *w);
+/* Deletes some that have expired. true: there may be more. */
+bool sqlite_macs_prune(struct sqlite_writer *w);
 
 /* --- operations (sqlite_ops.c) ------------------------------------------------------------- */
 

@@ -19,6 +19,8 @@
 #define LOG_AGE_S      3600
 #define PRUNE_BATCH    1000 /* rows a transaction */
 #define PRUNE_EVERY_MS 10000
+#define MAC_RETRY_MS   100
+#define MAC_LINGER_MS  5 /* used macs alone wait so long for company: nobody waits for them */
 
 static uint64_t now_ms(void)
 {
@@ -85,8 +87,8 @@ static bool is_own_fault(int rc)
            rc == SQLITE_MISMATCH || rc == SQLITE_ABORT || rc == SQLITE_NOMEM;
 }
 
-/* Executes a batch inside the transaction and commits. On any failure nothing of it remains. */
-static int execute(struct sqlite_writer *w, struct list *batch)
+/* Executes a batch inside the transaction. On any failure nothing of it remains. */
+static int execute_requests(struct sqlite_writer *w, struct list *batch)
 {
     list_foreach (batch, node, next) {
         int rc = sqlite_op_run(w, list_entry(node, struct store_request, node));
@@ -97,7 +99,26 @@ static int execute(struct sqlite_writer *w, struct list *batch)
             return rc;
         }
     }
-    return sqlite_writer_commit(w);
+    return SQLITE_OK;
+}
+
+/* The same, with the used macs that wait, and commits. */
+static int execute(struct sqlite_writer *w, struct list *batch)
+{
+    int rc = execute_requests(w, batch);
+
+    if (rc != SQLITE_OK)
+        return rc;
+    rc = sqlite_macs_write(w);
+    if (rc != SQLITE_OK) {
+        sqlite_conn_failed(&w->conn, "write used macs", rc);
+        sqlite_writer_rollback(w);
+        return rc;
+    }
+    rc = sqlite_writer_commit(w);
+    if (rc == SQLITE_OK)
+        sqlite_macs_written(w);
+    return rc;
 }
 
 static void answer_batch(struct list *batch)
@@ -124,7 +145,7 @@ static void execute_singly(struct sqlite_writer *w, struct list *batch)
         list_init(&single);
         list_push_back(&single, node);
         if (sqlite_conn_ready(&w->conn) && sqlite_writer_begin(w, r->deadline_ms) == SQLITE_OK &&
-            execute(w, &single) == SQLITE_OK)
+            execute_requests(w, &single) == SQLITE_OK && sqlite_writer_commit(w) == SQLITE_OK)
             answer_batch(&single);
         else
             store_requests_answer(&single, STORE_UNAVAILABLE);
@@ -154,6 +175,18 @@ static void run_batch(struct sqlite_writer *w)
         execute_singly(w, &batch);
     else
         store_requests_answer(&batch, STORE_UNAVAILABLE);
+}
+
+/* Used macs alone, when no request waits. */
+static void run_macs(struct sqlite_writer *w)
+{
+    struct list none;
+
+    list_init(&none);
+    if (sqlite_macs_wait(&w->macs))
+        w->macs_failed = !sqlite_conn_ready(&w->conn) ||
+                         sqlite_writer_begin(w, now_ms() + GENEROUS_MS) != SQLITE_OK ||
+                         execute(w, &none) != SQLITE_OK;
 }
 
 /* --- SETs ----------------------------------------------------------------------------------- */
@@ -215,12 +248,27 @@ static sqlite3_int64 prune_limit(struct sqlite_writer *w, bool *more)
     return limit;
 }
 
+/* true: there may be more to prune. */
+static bool prune_log(struct sqlite_writer *w)
+{
+    bool more = false;
+    sqlite3_int64 limit = prune_limit(w, &more);
+    int changed;
+
+    /* What is pruned is no request's concern: it does not wait for the lock. */
+    if (limit == 0 || sqlite_conn_run(&w->conn, W_BEGIN) != SQLITE_OK)
+        return false;
+    sqlite3_bind_int64(w->conn.st[W_LOG_PRUNE], 1, limit);
+    if (sqlite_writer_change(w, W_LOG_PRUNE, &changed) == SQLITE_OK)
+        return sqlite_writer_commit(w) == SQLITE_OK && more;
+    sqlite_writer_rollback(w);
+    return false;
+}
+
 static void run_prune(struct sqlite_writer *w)
 {
     uint64_t now = now_ms();
-    sqlite3_int64 limit;
-    bool more = false;
-    int changed;
+    bool more;
 
     if (now < w->prune_at_ms)
         return;
@@ -228,14 +276,8 @@ static void run_prune(struct sqlite_writer *w)
     sqlite_conn_look_for_file(&w->conn);
     if (!sqlite_conn_ready(&w->conn))
         return;
-    limit = prune_limit(w, &more);
-    /* What is pruned is no request's concern: it does not wait for the lock. */
-    if (limit == 0 || sqlite_conn_run(&w->conn, W_BEGIN) != SQLITE_OK)
-        return;
-    sqlite3_bind_int64(w->conn.st[W_LOG_PRUNE], 1, limit);
-    if (sqlite_writer_change(w, W_LOG_PRUNE, &changed) != SQLITE_OK)
-        sqlite_writer_rollback(w);
-    else if (sqlite_writer_commit(w) == SQLITE_OK && more)
+    more = prune_log(w);
+    if (sqlite_macs_prune(w) || more)
         w->prune_at_ms = now;
 }
 
@@ -246,7 +288,13 @@ static bool wait_for_work(struct sqlite_writer *w)
 {
     uint64_t since = now_ms();
     bool busy = w->n_sets > 0 || w->prune_at_ms <= since;
-    bool running = store_queue_wait(&w->queue, busy ? 0 : IDLE_WAIT_MS);
+    uint64_t linger_ms = w->macs_failed ? MAC_RETRY_MS : MAC_LINGER_MS;
+    bool running = true;
+
+    if (busy || !sqlite_macs_wait(&w->macs))
+        running = store_queue_wait(&w->queue, busy ? 0 : IDLE_WAIT_MS);
+    if (running && !busy && sqlite_macs_wait(&w->macs))
+        running = store_queue_wait(&w->queue, linger_ms);
 
     w->idle_ms += now_ms() - since;
     return running;
@@ -273,6 +321,8 @@ static void writer_main(void *arg)
         start_sets(w);
         if (store_queue_expire(&w->queue) > 0)
             run_batch(w);
+        else
+            run_macs(w);
         run_set(w);
         run_prune(w);
     }
@@ -299,6 +349,11 @@ bool sqlite_writer_open(struct sqlite_writer *w, struct sqlite_conn_place *place
     store_queue_init(&w->queue, conf->max_queued, conf->timeout_ms);
     w->window_at_ms = now_ms();
     w->prune_at_ms = now_ms();
+    if (!sqlite_macs_open(w, conf, error)) {
+        store_queue_fini(&w->queue);
+        sqlite_conn_close(&w->conn);
+        return false;
+    }
     return true;
 }
 
@@ -313,6 +368,7 @@ void sqlite_writer_close(struct sqlite_writer *w)
     store_queue_stop(&w->queue);
     if (w->running)
         uv_thread_join(&w->thread);
+    sqlite_macs_close(w);
     store_queue_fini(&w->queue);
     sqlite_scan_fini(&w->scan);
     sqlite_conn_close(&w->conn);

@@ -60,6 +60,24 @@ struct store_feed {
     void *arg;
 };
 
+/* A used mac: enough of its bytes to know it again, and when it may be forgotten (seconds since 1970).
+ * (doc/protocol/auth.md, 3) */
+#define STORE_MAC_SIZE 16
+struct store_mac {
+    uint8_t code[STORE_MAC_SIZE]; /* the first bytes of the mac */
+    uint64_t keep_until_s;
+};
+
+/* Where the store sends used macs: the process's set. Any thread, also several at once. */
+struct store_macs {
+    /* One that this or another process used, or used before it was started; perhaps for the second
+     * time, perhaps expired. NULL: the store keeps none, and the calls below do nothing. */
+    void (*add)(void *arg, const struct store_mac *mac);
+    /* During open: a process ended without close, so macs that it took may not be in the store. */
+    void (*lost)(void *arg);
+    void *arg;
+};
+
 struct log;
 
 struct store_conf {
@@ -68,6 +86,7 @@ struct store_conf {
     uint64_t missed_lock_time_s; /* lock on a row being swept */
     size_t max_queued;           /* writes waiting for a commit; more: STORE_UNAVAILABLE */
     struct log *log;             /* where failures of the database are told; NULL: nowhere */
+    struct store_macs macs;      /* used macs; zero: none are kept */
 };
 
 struct store;
@@ -122,6 +141,15 @@ struct store_ops {
      * feed may be stale.
      */
     enum store_status (*sync)(struct store_client *c, store_done_fn *done, void *arg);
+
+    /*
+     * The same for used macs: makes sure that store_macs.add has seen every one that was committed,
+     * by anybody, before the call.
+     */
+    enum store_status (*sync_macs)(struct store_client *c, store_done_fn *done, void *arg);
+    /* Keeps a used mac, which is written with the next group of writes; nobody waits for that. false:
+     * too many wait (conf.max_queued) or the client is closing. */
+    bool (*add_mac)(struct store_client *c, const struct store_mac *mac);
 
     /* Writes; answered after the durable commit. Everything in the row is copied. */
     void (*subscribe)(struct store_client *c, const struct store_row *row, store_done_fn *done,

@@ -36,7 +36,7 @@ void store_front_missed_retry(struct store_client *c, const struct store_missed 
                               uint32_t attempts, double next_retry_at, store_done_fn *done,
                               void *arg);
 
-/* A SYNC that a thread must do. */
+/* A SYNC (also of macs) that a thread must do. */
 void store_front_sync(struct store_client *c, store_done_fn *done, void *arg);
 
 #endif

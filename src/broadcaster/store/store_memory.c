@@ -427,6 +427,13 @@ static enum store_status memory_sync(struct store_client *c, store_done_fn *done
     return c->replies.closing ? STORE_UNAVAILABLE : STORE_OK;
 }
 
+/* The process's own set of used macs is all there is. */
+static bool memory_add_mac(struct store_client *c, const struct store_mac *mac)
+{
+    (void)mac;
+    return !c->replies.closing;
+}
+
 const struct store_ops store_memory = {
     .name = "memory",
     .open = memory_open,
@@ -434,6 +441,8 @@ const struct store_ops store_memory = {
     .client_open = memory_client_open,
     .client_close = memory_client_close,
     .sync = memory_sync,
+    .sync_macs = memory_sync,
+    .add_mac = memory_add_mac,
     .subscribe = store_front_subscribe,
     .unsubscribe = store_front_unsubscribe,
     .set = store_front_set,

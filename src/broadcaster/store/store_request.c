@@ -295,11 +295,20 @@ bool store_queue_wait(struct store_queue *q, uint64_t wait_ms)
     bool running;
 
     uv_mutex_lock(&q->lock);
-    if (q->count == 0 && !q->stopping)
+    if (q->count == 0 && !q->stopping && !q->nudged && wait_ms > 0)
         (void)uv_cond_timedwait(&q->cond, &q->lock, wait_ms * 1000000u);
+    q->nudged = false;
     running = !q->stopping;
     uv_mutex_unlock(&q->lock);
     return running;
+}
+
+void store_queue_nudge(struct store_queue *q)
+{
+    uv_mutex_lock(&q->lock);
+    q->nudged = true;
+    uv_cond_signal(&q->cond);
+    uv_mutex_unlock(&q->lock);
 }
 
 void store_queue_stop(struct store_queue *q)

@@ -103,6 +103,7 @@ struct store_queue {
     size_t count, limit;
     uint64_t timeout_ms;
     bool stopping;
+    bool nudged; /* there is work that is no request */
 };
 
 void store_queue_init(struct store_queue *q, size_t limit, uint64_t timeout_ms);
@@ -116,8 +117,9 @@ size_t store_queue_take(struct store_queue *q, unsigned mask, size_t max, struct
 size_t store_queue_expire(struct store_queue *q);
 /* Answers all requests of `o`. */
 void store_queue_cancel(struct store_queue *q, const struct store_replies *o);
-/* Waits until a request waits, or store_queue_stop, or `wait_ms` passed. false: stopped. */
+/* Waits until a request waits, or store_queue_nudge or _stop, or `wait_ms` passed. false: stopped. */
 bool store_queue_wait(struct store_queue *q, uint64_t wait_ms);
+void store_queue_nudge(struct store_queue *q);
 void store_queue_stop(struct store_queue *q);
 
 /* Answers all of a thread's own list. */

@@ -47,6 +47,7 @@ static bool open_parts(struct store *s, const struct store_conf *conf,
         sqlite_writer_close(&s->writer);
         return false;
     }
+    s->writer.macs.applied = &s->feed.macs_applied;
     if (sqlite_writer_start(&s->writer) && sqlite_reader_start(&s->reader) &&
         sqlite_feed_start(&s->feed))
         return true;
@@ -197,6 +198,23 @@ static enum store_status sqlite_sync(struct store_client *base, store_done_fn *d
     return status;
 }
 
+static enum store_status sqlite_sync_macs(struct store_client *base, store_done_fn *done, void *arg)
+{
+    struct sqlite_client *c = (struct sqlite_client *)base;
+    enum store_status status = STORE_UNAVAILABLE;
+
+    if (!base->replies.closing)
+        status = sqlite_feed_sync_macs(&base->store->feed, &c->conn);
+    if (status == STORE_PENDING)
+        store_front_sync(base, done, arg);
+    return status;
+}
+
+static bool sqlite_add_mac(struct store_client *c, const struct store_mac *mac)
+{
+    return !c->replies.closing && sqlite_writer_add_mac(&c->store->writer, mac);
+}
+
 const struct store_ops store_sqlite = {
     .name = "sqlite",
     .open = sqlite_open,
@@ -204,6 +222,8 @@ const struct store_ops store_sqlite = {
     .client_open = sqlite_client_open,
     .client_close = sqlite_client_close,
     .sync = sqlite_sync,
+    .sync_macs = sqlite_sync_macs,
+    .add_mac = sqlite_add_mac,
     .subscribe = store_front_subscribe,
     .unsubscribe = store_front_unsubscribe,
     .set = store_front_set,

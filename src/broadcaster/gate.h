@@ -1,0 +1,73 @@
+/*
+ * Authorization as a worker uses it: checks what arrives, signs what leaves. The schemes are the
+ * library's (lonely/auth.h), the secrets keys.h's; the gate adds clock, nonces and used macs.
+ * (doc/protocol/auth.md)
+ *
+ * Every mac that fitted is stored, also one over a url that begins with `websocket:`: over HTTP such
+ * a url comes from the body, so nothing binds it to a connection.
+ *
+ * Threads: a gate belongs to one loop; everything on that loop's thread.
+ */
+#ifndef GATE_H
+#define GATE_H
+
+#include <lonely/auth.h>
+
+#include "clock.h"
+#include "keys.h"
+#include "log.h"
+#include "replay.h"
+#include "store.h"
+
+/* All are borrowed for the life of the gate. */
+struct gate_conf {
+    struct key_ring *keys;
+    struct replay *replay; /* NULL: replays are not detected */
+    const struct store_ops *store_ops;
+    struct store_client *store; /* where others' used macs come from; NULL: only `replay` counts */
+    const struct clock *clock;
+    struct log *log;
+    void (*random)(void *arg, uint8_t *to, size_t len);
+    void *random_arg;
+};
+
+struct gate;
+
+/* NULL: OpenSSL failed. */
+struct gate *gate_create(const struct gate_conf *conf);
+void gate_destroy(struct gate *g); /* NULL is allowed; no check may be waiting */
+
+/* Does the scheme to the broadcaster need to see what came? Never under none. */
+bool gate_asks(struct gate *g);
+/* Does the scheme to subscribers make anything? */
+bool gate_signs(struct gate *g);
+
+/* A check that waits for the store. */
+struct gate_wait;
+typedef void gate_done_fn(void *arg, enum lonely_auth_result result);
+
+/*
+ * Checks what a subscriber sent: the secret to the broadcaster over `in`, which may die on return.
+ * `authorization` NULL: absent. Nearly always the result is returned and `*wait` is NULL. Else `*wait`
+ * is not NULL, the returned value means nothing, and `done` runs later, unless gate_forget came first.
+ */
+enum lonely_auth_result gate_check(struct gate *g, const struct lonely_auth_input *in,
+                                   const struct lonely_span *authorization, struct gate_wait **wait,
+                                   gate_done_fn *done, void *arg);
+
+/* `done` will not run. */
+void gate_forget(struct gate_wait *wait);
+
+/* What goes with a message to a subscriber: `out` has room for LONELY_AUTH_MAX_BYTES bytes, which the
+ * returned span points into; empty under none. false: OpenSSL failed, or a field does not fit. */
+bool gate_sign(struct gate *g, const struct lonely_auth_input *in, uint8_t *out,
+               struct lonely_span *authorization);
+
+/* The same as a header line, "Authorization: ...", in memory that the caller frees with mem_free; NULL
+ * under none. */
+bool gate_header(struct gate *g, const struct lonely_auth_input *in, char **line);
+
+/* The HTTP status that refuses a request: 401, 403 or 503; 0 for OK. */
+int gate_status(enum lonely_auth_result result);
+
+#endif
