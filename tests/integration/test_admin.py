@@ -582,8 +582,10 @@ def test_connections_an_address(start):
         for _ in range(3):
             with Wire(broadcaster) as third:
                 assert third.at_end()
-        refused = [line for line in broadcaster.err if " warn connection_refused peer=127.0.0.1:" in line]
-        assert refused and "reason=limits.max_connections_per_address" in refused[0]
+        refused = wait_until(
+            lambda: [line for line in list(broadcaster.err)
+                     if " warn connection_refused peer=127.0.0.1:" in line], "the log line")
+        assert "reason=limits.max_connections_per_address" in refused[0]
         now = admin.metrics()
         assert now['rejected_total{reason="address_limit"}'] == 3
         assert now["connections"] == 2
