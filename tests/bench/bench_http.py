@@ -286,15 +286,20 @@ BIG_BAR, BIG_MEMORY_BAR = 400, 64 << 20
 
 
 def measure_big(bench):
-    """The body is spooled: memory must not grow with it."""
+    """The body is spooled: memory must not grow with it. The warm-up also makes the system touch the
+    memory of its page cache, which on a virtual machine costs four times as much as the writing."""
     database = bench.database([(bench.sink_url(0), b"big")], ())
     server = bench.start(True, database)
+    passes = []
     try:
-        results, cpu_s = bench.load(server, 1, ["--notify", "big", "--message-bytes", GIB])
-        if results["notified"] != 1:
-            raise Failed("1 GiB was not delivered")
-        return {"rate": GIB / 1e6 / cpu_s, "wall_rate": GIB / 1e6 / results["seconds"],
-                "peak_bytes": server.peak_bytes()}
+        for _ in range(1 + PASSES):
+            results, cpu_s = bench.load(server, 1, ["--notify", "big", "--message-bytes", GIB])
+            if results["notified"] != 1:
+                raise Failed("1 GiB was not delivered")
+            passes.append({"rate": GIB / 1e6 / cpu_s, "wall_rate": GIB / 1e6 / results["seconds"]})
+        return {"rate": statistics.median(p["rate"] for p in passes[1:]),
+                "wall_rate": statistics.median(p["wall_rate"] for p in passes[1:]),
+                "passes": passes, "peak_bytes": server.peak_bytes()}
     finally:
         server.stop()
         bench.forget()
@@ -388,8 +393,12 @@ def run(bench, args):
             print(f"{row.name:<42} FAILED: {failure}", flush=True)
             good = False
     if not args.only or any(word in BIG for word in args.only):
-        found[BIG] = measure_big(bench)
-        good &= print_big(found[BIG])
+        try:
+            found[BIG] = measure_big(bench)
+            good &= print_big(found[BIG])
+        except Failed as failure:
+            print(f"{BIG:<42} FAILED: {failure}", flush=True)
+            good = False
     sink = json.loads(bench.sink.stop())
     print(f"\nLoad at the end: {' '.join(f'{x:.1f}' for x in os.getloadavg())}; "
           f"{sink['receives']:,} posts received.")
