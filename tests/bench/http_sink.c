@@ -22,6 +22,7 @@
 #define REQUEST_MAX   16384 /* head of the request, and of RECEIVE */
 #define DISCARD_BYTES ((size_t)256 * 1024)
 #define EVENTS_MAX    256
+#define FD_MAX        65536
 
 struct connection {
     int fd;
@@ -35,11 +36,13 @@ struct connection {
 struct sink {
     int poll, listener, signals;
     unsigned long long receives, bytes, bad;
+    struct connection *connections[FD_MAX]; /* by descriptor */
     char discard[DISCARD_BYTES];
 };
 
-static void connection_close(struct connection *c)
+static void connection_close(struct sink *s, struct connection *c)
 {
+    s->connections[c->fd] = NULL;
     close(c->fd); /* and leaves the poll */
     free(c);
 }
@@ -139,10 +142,15 @@ static void on_connection(struct sink *s)
 
     if (fd < 0)
         return;
+    if (fd >= FD_MAX) {
+        close(fd);
+        return;
+    }
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     c = malloc(sizeof(*c));
     bench_require(c != NULL, "http_sink: memory");
     c->fd = fd;
+    s->connections[fd] = c;
     c->have = c->left = c->answer_len = 0;
     bench_require(epoll_ctl(s->poll, EPOLL_CTL_ADD, fd,
                             &(struct epoll_event){ .events = EPOLLIN, .data.ptr = c }) == 0,
@@ -208,9 +216,12 @@ int main(void)
             else if (what == &sink.listener)
                 on_connection(&sink);
             else if (!on_readable(&sink, what))
-                connection_close(what);
+                connection_close(&sink, what);
         }
     }
+    for (size_t fd = 0; fd < FD_MAX; fd++)
+        if (sink.connections[fd] != NULL)
+            connection_close(&sink, sink.connections[fd]);
     printf("{\"receives\": %llu, \"bytes\": %llu, \"bad\": %llu}\n", sink.receives, sink.bytes,
            sink.bad);
     return 0;
