@@ -72,7 +72,7 @@ struct load {
     uint32_t *latencies_us; /* of those answered 200 */
     uint64_t random;
     uint8_t *message;
-    uint8_t hash[LONELY_SHA512_SIZE];
+    uint8_t hash[LONELY_SHA512_BYTES];
     uint8_t *bodies; /* the file */
     size_t bodies_len, bodies_at;
     double stop_s; /* nothing is started afterwards */

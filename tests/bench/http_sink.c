@@ -50,7 +50,7 @@ static void connection_close(struct sink *s, struct connection *c)
 static void prepare_answer(struct sink *s, struct connection *c, struct lonely_span body)
 {
     struct lonely_stateless receive, confirmation = { .count = 1 };
-    uint8_t bytes[LONELY_IDENTIFIER_MAX + 16];
+    uint8_t bytes[LONELY_STATELESS_IDENTIFIER_MAX_BYTES + 16];
     struct lonely_result written = { LONELY_OK, 0 };
     const char *status = "200 OK";
 
