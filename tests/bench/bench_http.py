@@ -286,8 +286,8 @@ BIG_BAR, BIG_MEMORY_BAR = 400, 64 << 20
 
 
 def measure_big(bench):
-    """The body is spooled: memory must not grow with it. The warm-up also makes the system touch the
-    memory of its page cache, which on a virtual machine costs four times as much as the writing."""
+    """The body is spooled: memory must not grow with it. The warm-up is left out of the
+    median: filling a page cache for the first time can cost several times as much as the writing."""
     database = bench.database([(bench.sink_url(0), b"big")], ())
     server = bench.start(True, database)
     passes = []
