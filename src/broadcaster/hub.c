@@ -7,6 +7,7 @@
 
 #include "delivery.h"
 #include "hub.h"
+#include "list.h"
 #include "log.h"
 #include "mem.h"
 #include "missed.h"
@@ -23,10 +24,15 @@ struct notify {
     bool unavailable;
     hub_done_fn *done;
     void *arg;
-    struct list node; /* in worker.long_matches */
+    struct list node; /* in worker.unsynced, a batch, then worker.long_matches */
     uv_work_t work;
     bool matched;
     uint8_t topic[];
+};
+
+/* The notifies of one turn of the loop: they share one look at the change log. */
+struct batch {
+    struct list notifies;
 };
 
 static void notify_finish(struct notify *n, enum hub_status status)
@@ -226,19 +232,38 @@ static void match(struct notify *n)
 
 static void on_synced(void *arg, enum store_status status)
 {
-    struct notify *n = arg;
+    struct batch *batch = arg;
+    struct list *node;
 
-    if (status == STORE_OK)
-        match(n);
-    else
-        notify_finish(n, HUB_UNAVAILABLE);
+    while ((node = list_pop_front(&batch->notifies)) != NULL) {
+        struct notify *n = list_entry(node, struct notify, node);
+
+        if (status == STORE_OK)
+            match(n);
+        else
+            notify_finish(n, HUB_UNAVAILABLE);
+    }
+    mem_free(batch);
+}
+
+/* After all of the turn's input has been read, so that what they began after is seen. */
+void hub_turn_end(struct worker *w)
+{
+    struct batch *batch;
+    enum store_status status;
+
+    batch = mem_alloc(sizeof(*batch));
+    list_init(&batch->notifies);
+    list_move_all(&batch->notifies, &w->unsynced);
+    status = w->b->store_ops->sync(w->store, on_synced, batch);
+    if (status != STORE_PENDING)
+        on_synced(batch, status);
 }
 
 void hub_notify(struct worker *w, struct lonely_span topic, struct body *body, hub_done_fn *done,
                 void *arg)
 {
     struct notify *n = mem_alloc(sizeof(*n) + topic.len);
-    enum store_status status;
 
     memset(n, 0, sizeof(*n));
     n->worker = w;
@@ -249,7 +274,5 @@ void hub_notify(struct worker *w, struct lonely_span topic, struct body *body, h
     n->message.topic = (struct lonely_span){ n->topic, topic.len };
     n->message.body = body;
     body_ref(body);
-    status = w->b->store_ops->sync(w->store, on_synced, n);
-    if (status != STORE_PENDING)
-        on_synced(n, status);
+    worker_at_turn_end(w, &n->node);
 }

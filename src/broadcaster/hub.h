@@ -23,8 +23,11 @@ enum hub_status {
 typedef void hub_done_fn(void *arg, enum hub_status status, uint32_t notified);
 
 /* Tells the subscribers of `topic` (copied). Takes a reference to `body` of its own. `done` runs exactly
- * once, before this returns when there is nothing to wait for. */
+ * once, after this has returned: the notifies of one turn of the loop share one look at the store. */
 void hub_notify(struct worker *w, struct lonely_span topic, struct body *body, hub_done_fn *done,
                 void *arg);
+
+/* The loop has read all of a turn's input: the notifies of the turn go on. Called by worker.c. */
+void hub_turn_end(struct worker *w);
 
 #endif

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hub.h"
 #include "mem.h"
 #include "missed.h"
 #include "routes.h"
@@ -39,6 +40,8 @@ static void on_store_closed(void *arg)
     uv_close((uv_handle_t *)&w->drain_timer, NULL);
     if (w->pulse.worker != NULL)
         pulse_close(&w->pulse);
+    uv_close((uv_handle_t *)&w->turn_end, NULL);
+    uv_close((uv_handle_t *)&w->no_wait, NULL);
 }
 
 static void on_client_closed(void *arg)
@@ -262,6 +265,10 @@ bool worker_create(struct broadcaster *b, size_t number, struct worker **out, ch
         return false;
     }
     w->wakeup.data = w;
+    uv_check_init(&w->loop, &w->turn_end);
+    uv_idle_init(&w->loop, &w->no_wait);
+    w->turn_end.data = w;
+    list_init(&w->unsynced);
     uv_timer_init(&w->loop, &w->drain_timer);
     w->drain_timer.data = w;
     list_init(&w->long_matches);
@@ -319,6 +326,29 @@ void worker_destroy(struct worker *w)
 }
 
 /* ---- Services ---- */
+
+static void on_no_wait(uv_idle_t *idle)
+{
+    (void)idle;
+}
+
+static void on_turn_end(uv_check_t *check)
+{
+    struct worker *w = check->data;
+
+    uv_check_stop(&w->turn_end);
+    uv_idle_stop(&w->no_wait);
+    hub_turn_end(w);
+}
+
+void worker_at_turn_end(struct worker *w, struct list *node)
+{
+    if (list_is_empty(&w->unsynced)) {
+        uv_check_start(&w->turn_end, on_turn_end);
+        uv_idle_start(&w->no_wait, on_no_wait);
+    }
+    list_push_back(&w->unsynced, node);
+}
 
 void worker_hold(struct worker *w)
 {

@@ -50,7 +50,10 @@ struct worker {
     struct list long_matches;       /* of hub.c: notifies that wait for the one in the pool */
     bool matching;                  /* one is in the pool */
     atomic_bool stopping;           /* for threads of the pool and the store: give up long work */
-    size_t holds; /* requests, chunks being read, and calls of a sweep under way */
+    size_t holds;         /* requests, chunks being read, and calls of a sweep under way */
+    struct list unsynced; /* notifies of this turn, hub.c's */
+    uv_check_t turn_end;  /* runs after the poll while there are any ... */
+    uv_idle_t no_wait;    /* ... and keeps the poll from waiting */
     bool http_closed;
     uint8_t random[WORKER_RANDOM_POOL];
     size_t random_left;
@@ -73,6 +76,9 @@ void worker_release(struct worker *w);
 
 /* What every HTTP server of the broadcaster has in common, and the rest as for the public ones. */
 struct http_server_conf worker_server_conf(const struct broadcaster *b);
+
+/* Puts a notify into `unsynced`; hub_turn_end is called once all input of this turn was read. */
+void worker_at_turn_end(struct worker *w, struct list *node);
 
 /* Random bytes from the system's generator, few at a time. On the worker's thread. */
 void worker_random(struct worker *w, uint8_t *to, size_t len);
