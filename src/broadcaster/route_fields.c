@@ -6,22 +6,18 @@
  * protocol wants.
  */
 #include <lonely/auth.h>
-#include <lonely/glob.h>
 
-#include "buf.h"
 #include "mem.h"
 #include "routes.h"
 
 struct fields_request {
-    struct request request; /* first */
-    struct buf body;
-    bool too_long;                  /* the buffer could not grow */
-    struct lonely_stateless fields; /* point into `body` */
+    struct request request;         /* first */
+    bool refused;                   /* there was no memory for it */
+    struct lonely_stateless fields; /* point into what was collected */
 };
 
 static void finish(struct fields_request *f)
 {
-    buf_fini(&f->body);
     request_free(&f->request);
 }
 
@@ -95,12 +91,16 @@ static void on_checked(void *arg, enum store_status status, const uint8_t etag[6
     finish(f);
 }
 
-/* Our own limits; the protocol's are in the width of the length fields. */
+/* Our own limits; the protocol's are in the width of the length fields. What was subscribed under others
+ * can be unsubscribed. */
 static bool within_limits(const struct fields_request *f)
 {
     const struct conf *conf = f->request.worker->b->conf;
     const struct lonely_stateless *fields = &f->fields;
 
+    if (f->request.route->type == LONELY_STATELESS_UNSUBSCRIBE_EXACT ||
+        f->request.route->type == LONELY_STATELESS_UNSUBSCRIBE_GLOB)
+        return true;
     return fields->url.len <= conf->limits.max_url_bytes &&
            fields->recovery.len <= conf->limits.max_url_bytes &&
            fields->topic.len <=
@@ -166,9 +166,10 @@ static void on_end(void *arg)
 {
     struct fields_request *f = arg;
     struct lonely_result result = lonely_stateless_parse(
-        f->request.route->type, (struct lonely_span){ f->body.ptr, f->body.len }, &f->fields);
+        f->request.route->type,
+        (struct lonely_span){ f->request.collected.ptr, f->request.collected.len }, &f->fields);
 
-    if (f->too_long)
+    if (f->refused)
         finish_with(f, 503);
     else if (result.err != LONELY_OK || !within_limits(f))
         finish_with(f, 400);
@@ -179,10 +180,14 @@ static void on_end(void *arg)
 static void on_piece(void *arg, struct lonely_span piece)
 {
     struct fields_request *f = arg;
-    size_t room = buf_room(&f->body);
+    size_t room = buf_room(&f->request.collected);
 
-    if (!buf_append(&f->body, piece.ptr, piece.len < room ? piece.len : room))
-        f->too_long = true;
+    if (f->refused || room == 0)
+        return;
+    if (!request_collect(&f->request, piece.ptr, piece.len < room ? piece.len : room)) {
+        f->refused = true;
+        request_drop_collected(&f->request);
+    }
 }
 
 static void on_abort(void *arg)
@@ -195,6 +200,5 @@ void route_fields(struct worker *w, struct http_exchange *x, const struct route 
     static const struct http_body_ops ops = { on_piece, on_end, on_abort };
     struct fields_request *f = request_create(w, x, route, sizeof(*f));
 
-    buf_init(&f->body, lonely_stateless_max(route->type));
     http_exchange_read_body(x, &ops, f);
 }

@@ -9,14 +9,12 @@
 #include <lonely/tracing.h>
 
 #include "body.h"
-#include "buf.h"
 #include "hub.h"
 #include "mem.h"
 #include "routes.h"
 
 struct notify_request {
     struct request request; /* first */
-    struct buf head;        /* until it parses */
     size_t head_needed;     /* bytes with which to try again */
     bool parsed;
     uint64_t head_len;
@@ -35,7 +33,6 @@ static void finish(struct notify_request *n)
     if (n->writer != NULL)
         body_writer_abort(n->writer);
     body_unref(n->body);
-    buf_fini(&n->head);
     mem_free(n->kept);
     request_free(&n->request);
 }
@@ -229,7 +226,8 @@ static bool take_head(struct notify_request *n, struct lonely_span *piece)
 {
     enum head_verdict verdict = HEAD_MORE;
 
-    if (n->head.len == 0) { /* nearly always it comes in one piece and need not be copied */
+    if (n->request.collected.len ==
+        0) { /* nearly always it comes in one piece and need not be copied */
         verdict = parse_head(n, *piece);
         if (verdict == HEAD_DONE) {
             piece->ptr += n->head_len;
@@ -237,21 +235,22 @@ static bool take_head(struct notify_request *n, struct lonely_span *piece)
         }
     }
     while (verdict == HEAD_MORE && piece->len > 0) {
-        size_t take = n->head_needed - n->head.len;
+        size_t take = n->head_needed - n->request.collected.len;
 
         if (take > piece->len)
             take = piece->len;
-        if (!buf_append(&n->head, piece->ptr, take)) {
+        if (!request_collect(&n->request, piece->ptr, take)) {
             finish_with(n, 503);
             return false;
         }
         piece->ptr += take;
         piece->len -= take;
-        if (n->head.len == n->head_needed)
-            verdict = parse_head(n, (struct lonely_span){ n->head.ptr, n->head.len });
+        if (n->request.collected.len == n->head_needed)
+            verdict = parse_head(
+                n, (struct lonely_span){ n->request.collected.ptr, n->request.collected.len });
     }
     if (verdict == HEAD_DONE)
-        buf_fini(&n->head);
+        request_drop_collected(&n->request);
     return verdict == HEAD_DONE;
 }
 
@@ -273,6 +272,5 @@ void route_notify(struct worker *w, struct http_exchange *x, const struct route 
     static const struct http_body_ops ops = { on_piece, on_end, on_abort };
     struct notify_request *n = request_create(w, x, route, sizeof(*n));
 
-    buf_init(&n->head, LONELY_STATELESS_NOTIFY_MAX_BYTES);
     http_exchange_read_body(x, &ops, n);
 }

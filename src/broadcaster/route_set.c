@@ -8,19 +8,28 @@
 #include <string.h>
 
 #include <lonely/etag.h>
-#include <lonely/glob.h>
 
 #include "body.h"
-#include "buf.h"
 #include "mem.h"
 #include "routes.h"
 
 /* Longer lists are checked in the thread pool. */
 #define CHECK_ON_LOOP_BYTES 16384
 
+/* How far the lists go, seen from their lengths alone: what follows is ignored and need not be kept. */
+struct list_extent {
+    uint64_t strings; /* of this list that are still to come: two an entry */
+    bool globs;       /* it is the second list */
+    bool ended;
+    uint32_t skip;   /* bytes of the string at hand */
+    uint32_t number; /* the length or count at hand, ... */
+    unsigned have;   /* ... of which so many bytes have come */
+};
+
 /* One reading of the lists. */
 struct list_reader {
     struct body *body;
+    bool failed;             /* the file could not be read */
     uint64_t at;             /* of the next bytes of a spooled body */
     struct lonely_span rest; /* at hand */
     struct lonely_set_reader reader;
@@ -29,10 +38,10 @@ struct list_reader {
 
 struct set_request {
     struct request request; /* first */
-    struct buf head;        /* the head; afterwards `fields` points into it */
     size_t head_needed;
     bool parsed;
-    struct lonely_stateless fields;
+    struct lonely_stateless fields; /* point into what was collected */
+    struct list_extent extent;
     bool checking; /* the authorization: no more is read meanwhile */
     bool writing;  /* the writer is full: the same */
     struct body_writer *writer;
@@ -49,7 +58,6 @@ static void finish(struct set_request *s)
         body_writer_abort(s->writer);
     body_unref(s->body);
     mem_free(s->lists);
-    buf_fini(&s->head);
     request_free(&s->request);
 }
 
@@ -59,11 +67,47 @@ static void finish_with(struct set_request *s, int status)
     finish(s);
 }
 
+/* A length or a count is complete. */
+static void extent_number(struct list_extent *e)
+{
+    if (e->strings > 0) {
+        e->strings--;
+        e->skip = e->number;
+    } else {
+        e->globs = true;
+        e->strings = 2 * (uint64_t)e->number;
+    }
+    e->number = 0;
+    e->have = 0;
+}
+
+/* How many of the next bytes belong to the lists. */
+static size_t extent_take(struct list_extent *e, struct lonely_span bytes)
+{
+    size_t at = 0;
+
+    while (at < bytes.len && !e->ended) {
+        if (e->skip > 0) {
+            size_t n = e->skip < bytes.len - at ? e->skip : bytes.len - at;
+
+            e->skip -= (uint32_t)n;
+            at += n;
+        } else {
+            e->number = e->number << 8 | bytes.ptr[at++];
+            if (++e->have == (e->strings > 0 ? 2 : 4))
+                extent_number(e);
+        }
+        e->ended = e->globs && e->strings == 0 && e->skip == 0 && e->have == 0;
+    }
+    return at;
+}
+
 static void lists_start(struct set_request *s)
 {
     struct list_reader *l = s->lists;
 
     l->body = s->body;
+    l->failed = false;
     l->at = 0;
     l->rest = body_in_memory(s->body) ? body_span(s->body) : (struct lonely_span){ NULL, 0 };
     lonely_set_reader_init(&l->reader, s->fields.count);
@@ -77,6 +121,7 @@ static bool lists_refill(struct list_reader *l)
     if (body_in_memory(l->body))
         return false;
     len = body_pread(l->body, l->at, l->chunk, sizeof(l->chunk));
+    l->failed = len < 0;
     if (len <= 0)
         return false;
     l->at += (uint64_t)len;
@@ -100,7 +145,7 @@ static int next_row(void *arg, struct store_row *row)
     struct set_request *s = arg;
     struct lonely_set_entry entry;
 
-    if (lists_next(s->lists, &entry) != LONELY_OK)
+    if (atomic_load(&s->request.worker->stopping) || lists_next(s->lists, &entry) != LONELY_OK)
         return -1; /* it could be read before, so the file cannot */
     if (entry.kind == LONELY_SET_END)
         return 0;
@@ -130,8 +175,10 @@ static int check_entries(struct set_request *s, struct lonely_etag *etag)
     for (;; first = false) {
         enum lonely_error err = lists_next(s->lists, &entry);
 
+        if (atomic_load(&s->request.worker->stopping))
+            return 503;
         if (err != LONELY_OK)
-            return 400;
+            return s->lists->failed ? 500 : 400;
         if (entry.kind == LONELY_SET_END)
             break;
         if ((first && !request_url_allowed(&s->request, s->fields.url)) ||
@@ -264,9 +311,9 @@ static int authorize(struct set_request *s)
 static bool parse_head(struct set_request *s)
 {
     struct worker *w = s->request.worker;
-    struct lonely_result result =
-        lonely_stateless_parse(LONELY_STATELESS_SET_SUBSCRIPTIONS,
-                               (struct lonely_span){ s->head.ptr, s->head.len }, &s->fields);
+    struct lonely_result result = lonely_stateless_parse(
+        LONELY_STATELESS_SET_SUBSCRIPTIONS,
+        (struct lonely_span){ s->request.collected.ptr, s->request.collected.len }, &s->fields);
     int status = 400;
 
     if (result.err == LONELY_E_TRUNCATED) {
@@ -283,6 +330,7 @@ static bool parse_head(struct set_request *s)
         return false;
     }
     s->parsed = true;
+    s->extent.strings = 2 * (uint64_t)s->fields.count;
     s->writer =
         body_writer_create(w->b->bodies, &w->loop, s->request.exchange->head.content_length);
     return true;
@@ -293,19 +341,21 @@ static void on_piece(void *arg, struct lonely_span piece)
     struct set_request *s = arg;
 
     while (!s->parsed && piece.len > 0) {
-        size_t take = s->head_needed - s->head.len;
+        size_t take = s->head_needed - s->request.collected.len;
 
         if (take > piece.len)
             take = piece.len;
-        if (!buf_append(&s->head, piece.ptr, take)) {
+        if (!request_collect(&s->request, piece.ptr, take)) {
             finish_with(s, 503);
             return;
         }
         piece.ptr += take;
         piece.len -= take;
-        if (s->head.len == s->head_needed && !parse_head(s))
+        if (s->request.collected.len == s->head_needed && !parse_head(s))
             return;
     }
+    if (s->parsed)
+        piece.len = extent_take(&s->extent, piece);
     if (s->parsed && piece.len > 0 && !body_writer_add(s->writer, piece, on_ready, s)) {
         s->writing = true;
         http_exchange_pause(s->request.exchange);
@@ -322,7 +372,6 @@ void route_set(struct worker *w, struct http_exchange *x, const struct route *ro
     static const struct http_body_ops ops = { on_piece, on_end, on_abort };
     struct set_request *s = request_create(w, x, route, sizeof(*s));
 
-    buf_init(&s->head, LONELY_STATELESS_SET_SUBSCRIPTIONS_MAX_BYTES);
     s->head_needed = 2;
     http_exchange_read_body(x, &ops, s);
 }

@@ -162,6 +162,7 @@ void *request_create(struct worker *w, struct http_exchange *x, const struct rou
     r->started_ns = (uint64_t)clock_wall_ns(w->b->clock);
     r->started_mono_ns = clock_mono_ns(w->b->clock);
     r->reason = METRICS_REASON_NONE;
+    buf_init(&r->collected, lonely_stateless_max(route->type));
     keep_authorization(r);
     worker_hold(w);
     return r;
@@ -181,8 +182,25 @@ bool request_url_allowed(const struct request *r, struct lonely_span url)
     return false;
 }
 
+bool request_collect(struct request *r, const uint8_t *ptr, size_t len)
+{
+    struct worker *w = r->worker;
+    size_t before = r->collected.cap;
+    bool appended = buf_append(&r->collected, ptr, len);
+
+    w->collected_bytes += r->collected.cap - before;
+    return appended && w->collected_bytes <= w->max_collected_bytes;
+}
+
+void request_drop_collected(struct request *r)
+{
+    r->worker->collected_bytes -= r->collected.cap;
+    buf_fini(&r->collected);
+}
+
 void request_free(struct request *r)
 {
+    request_drop_collected(r);
     if (r->exchange != NULL)
         tell(r, 0);
     if (r->wait != NULL)
@@ -233,12 +251,18 @@ static void respond(struct request *r, const struct http_response *response)
 
 void request_answer(struct request *r, int status)
 {
+    static const char failed[] = "Internal Server Error";
     char retry[64];
 
     snprintf(retry, sizeof(retry), "Retry-After: %llu\r\n",
              (unsigned long long)r->worker->b->conf->limits.retry_after_s);
-    respond(r,
-            &(struct http_response){ .status = status, .headers = status == 503 ? retry : NULL });
+    if (status == 500)
+        respond(r, &(struct http_response){ .status = status,
+                                            .content_type = "text/plain; charset=utf-8",
+                                            .body = { (const uint8_t *)failed, strlen(failed) } });
+    else
+        respond(r, &(struct http_response){ .status = status,
+                                            .headers = status == 503 ? retry : NULL });
 }
 
 static void answer_signed(struct request *r, enum lonely_stateless_type type,

@@ -12,6 +12,7 @@
 
 #include <lonely/stateless.h>
 
+#include "buf.h"
 #include "gate.h"
 #include "http.h"
 #include "worker.h"
@@ -23,6 +24,7 @@ struct request {
     struct worker *worker;
     struct http_exchange *exchange;
     const struct route *route;
+    struct buf collected;     /* the fields of the body, as far as they have arrived in pieces */
     uint64_t started_ns;      /* wall clock */
     uint64_t started_mono_ns; /* for how long it took */
     /* Why it is about to be turned away, when the status alone would not tell; else
@@ -63,6 +65,13 @@ void request_answer_generic(struct request *r, struct lonely_auth_input *in); /*
  * connecting (policy.h). False: log has it, and the answer is 400. Any thread.
  */
 bool request_url_allowed(const struct request *r, struct lonely_span url);
+
+/* Adds bytes to `collected`. False: there is no memory for them, or too much is held for requests that
+ * are not complete (limits.max_body_memory); to be answered with 503. */
+bool request_collect(struct request *r, const uint8_t *ptr, size_t len);
+
+/* Frees what was collected, before the request ends. */
+void request_drop_collected(struct request *r);
 
 /* Frees the structure. The exchange must have been answered, or this is called in its on_abort. */
 void request_free(struct request *r);

@@ -272,6 +272,7 @@ bool worker_create(struct broadcaster *b, size_t number, struct worker **out, ch
     uv_timer_init(&w->loop, &w->drain_timer);
     w->drain_timer.data = w;
     list_init(&w->long_matches);
+    w->max_collected_bytes = share(b, b->conf->limits.max_body_memory);
     w->metrics = mem_calloc(1, sizeof(*w->metrics));
     if (!store_meter_open(b->backend, b->store, &w->loop, b->clock, w->metrics, &w->store, error) ||
         !create_gate(w, error) || !create_client(w, error) || !create_server(w, number, error)) {

@@ -50,10 +50,12 @@ struct worker {
     struct list long_matches;       /* of hub.c: notifies that wait for the one in the pool */
     bool matching;                  /* one is in the pool */
     atomic_bool stopping;           /* for threads of the pool and the store: give up long work */
-    size_t holds;         /* requests, chunks being read, and calls of a sweep under way */
-    struct list unsynced; /* notifies of this turn, hub.c's */
-    uv_check_t turn_end;  /* runs after the poll while there are any ... */
-    uv_idle_t no_wait;    /* ... and keeps the poll from waiting */
+    size_t holds;               /* requests, chunks being read, and calls of a sweep under way */
+    struct list unsynced;       /* notifies of this turn, hub.c's */
+    uv_check_t turn_end;        /* runs after the poll while there are any ... */
+    uv_idle_t no_wait;          /* ... and keeps the poll from waiting */
+    size_t collected_bytes;     /* held for requests whose fields are not complete */
+    size_t max_collected_bytes; /* this worker's share of limits.max_body_memory */
     bool http_closed;
     uint8_t random[WORKER_RANDOM_POOL];
     size_t random_left;

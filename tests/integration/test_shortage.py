@@ -14,7 +14,7 @@ import bodies
 import subscriber as scripted
 from bodies import NOTIFY
 from conftest import PATIENCE, setup_folder, wait_until
-from wire import Wire, chunked, head, message, notify, post, subscribe
+from wire import Wire, check, chunked, head, message, notify, post, subscribe
 
 # Becomes the rest of its arguments, with a small file system of its own on the first one.
 OF_USER = [] if os.geteuid() == 0 else ["--user"]
@@ -65,6 +65,42 @@ def test_no_room_for_a_body(start_broadcaster, subscriber, small_disk):
     for size in (0, 60000, 300000, 400000):
         assert notify(broadcaster, "t", bytes(size)) == 1
     assert [len(c.receive.message) for c in subscriber.seen()] == [0, 60000, 300000, 400000]
+
+
+def test_what_follows_the_lists_takes_no_room(start_broadcaster, small_disk):
+    """SET ignores bytes after its lists, so they are not spooled either."""
+    wrapper, folder = small_disk
+    broadcaster = start_broadcaster(wrapper=wrapper("512k"), broadcaster__spool_dir=folder,
+                                    limits__message_body_spool_size=65536)
+    lists = ([(b"%04d" % i, "") for i in range(1000)], [("g/*", "http://127.0.0.1:9/r"), ("h", "")])
+    for sizes in ([1], [7, 1000], [60000]):
+        body = bodies.set_subscriptions("http://127.0.0.1:9/u", *lists)
+        with Wire(broadcaster) as wire:
+            wire.send(head("POST", bodies.SET, [("Transfer-Encoding", "chunked")])
+                      + chunked(body, sizes)[:-len(b"0\r\n\r\n")] + chunked(bytes(5000000), [60000]))
+            assert wire.reply().status == 200
+        assert check(broadcaster, "http://127.0.0.1:9/u") == bodies.etag("http://127.0.0.1:9/u", *lists)
+
+
+def test_memory_of_unfinished_requests(start_broadcaster):
+    """Fields that are not complete count as bodies do: 503 beyond limits.max_body_memory."""
+    broadcaster = start_broadcaster(limits__max_body_memory="1M",
+                                    limits__message_body_spool_size=100000)
+    body = bodies.subscribe("http://127.0.0.1:9/", bytes(60000))
+    waiting = []
+    for _ in range(40):
+        wire = Wire(broadcaster)
+        waiting.append(wire)
+        wire.send(head("POST", bodies.SUBSCRIBE["exact"], [("Content-Length", str(len(body)))])
+                  + body[:-1])
+    statuses = []
+    for wire in waiting:
+        wire.send(body[-1:])
+        statuses.append(wire.reply().status)
+        wire.close()
+    assert 503 in statuses
+    assert set(statuses) <= {200, 409, 503}
+    assert post(broadcaster, bodies.SUBSCRIBE["exact"], body).status in (200, 409)
 
 
 def test_no_room_in_the_database(start_broadcaster, subscriber, small_disk):
