@@ -177,8 +177,29 @@ def test_subscriptions(start):
     }
 
 
-def test_deliveries(start, subscriber, dead_url):
-    broadcaster, admin = start(webhook__outgoing_http_timeout_total="300ms",
+@pytest.fixture
+def no_tls_url():
+    """An https URL whose server says something else at once, whatever the client says."""
+    def serve():
+        with contextlib.suppress(OSError):  # the listener was closed
+            while True:
+                peer = listener.accept()[0]
+                with peer:
+                    peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                    peer.shutdown(socket.SHUT_WR)
+                    while peer.recv(4096):
+                        pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}/"
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+def test_deliveries(start, subscriber, dead_url, no_tls_url):
+    broadcaster, admin = start(webhook__outgoing_http_timeout_total="3s",
                                webhook__max_reply_bytes=1000)
     outcomes = {
         "confirmed": [scripts.good, scripts.confirms(5)],
@@ -193,7 +214,7 @@ def test_deliveries(start, subscriber, dead_url):
             subscribe(broadcaster, "exact", subscriber.add(f"/{outcome}{i}", behaviour), "topic")
     subscribe(broadcaster, "exact", dead_url, "topic")
     subscribe(broadcaster, "exact", dead_url.replace("http:", "https:"), "topic")
-    subscribe(broadcaster, "exact", subscriber.url().replace("http:", "https:"), "topic")
+    subscribe(broadcaster, "exact", no_tls_url, "topic")
     subscribe(broadcaster, "exact", "http://127.0.0.1:1/\0", "topic")
     before = admin.metrics()
     assert notify(broadcaster, "topic") == 6
