@@ -202,10 +202,12 @@ static void poll_for(struct load *l, struct connection *c, int op, bool writing)
 /* The next piece of what follows the prefix. */
 static struct iovec tail_piece(const struct connection *c)
 {
-    size_t at = c->tail_total == 0 ? 0 : c->tail_sent % c->tail_len;
-    size_t left = c->tail_total - c->tail_sent;
-    size_t len = c->tail_total == 0 ? 0 : c->tail_len - at;
+    size_t left = c->tail_total - c->tail_sent, at, len;
 
+    if (left == 0)
+        return (struct iovec){ NULL, 0 };
+    at = c->tail_sent % c->tail_len;
+    len = c->tail_len - at;
     return (struct iovec){ (void *)(uintptr_t)(c->tail + at), left < len ? left : len };
 }
 
