@@ -3,7 +3,6 @@ test_command_line.py. (design: a request that was taken is finished, what was ac
 """
 
 import contextlib
-import http.client
 import random
 import signal
 import threading
@@ -111,21 +110,22 @@ def test_second_signal_ends_at_once(start_broadcaster, subscriber):
         assert broadcaster.stop() == 0
 
 
-def test_long_matches(start_broadcaster, pool):
+def test_long_matches(start_broadcaster):
     """Patterns that take minutes neither occupy the thread pool nor outlive a stop."""
     broadcaster = start_broadcaster(broadcaster__drain_timeout="10m")
     for i in range(10):  # some seconds each
         subscribe(broadcaster, "glob", "http://127.0.0.1:9/", "*" + "[a]" * 20000 + "?" * i + "[c]*")
-    slow = [pool.submit(post, broadcaster, NOTIFY, bodies.notify("a" * 65000, b""))
-            for _ in range(5)]
-    assert notify(broadcaster, "t", bytes(200000)) == 0  # hashed in the pool
-    broadcaster.signal(signal.SIGTERM)
-    wait_until(lambda: logged(broadcaster, "draining"), "the first signal to be taken")
-    broadcaster.signal(signal.SIGTERM)
-    assert broadcaster.wait() == 0
-    for answer in slow:
-        with contextlib.suppress(OSError, http.client.HTTPException):  # closed without an answer
-            assert answer.result().status == 503
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(Wire(broadcaster)) for _ in range(5)]
+        for wire in slow:
+            wire.send(message(NOTIFY, bodies.notify("a" * 65000, b"")))
+        assert notify(broadcaster, "t", bytes(200000)) == 0  # hashed in the pool
+        drain(broadcaster)
+        broadcaster.signal(signal.SIGTERM)
+        assert broadcaster.wait() == 0
+        for wire in slow:
+            reply = wire.reply()
+            assert reply is None or reply.status == 503
 
 
 def test_idle_connections_do_not_delay(start_broadcaster):
