@@ -49,6 +49,7 @@ struct body {
     uint8_t *ptr;
     size_t cap; /* of ptr, charged to bodies->memory */
     uint8_t sha512[SHA512_BYTES];
+    uint8_t own[]; /* of body_create: ptr is here */
 };
 
 struct chunk {
@@ -266,7 +267,8 @@ static void close_file(int fd, uint64_t size)
 
 static void body_drop_memory(struct body *b)
 {
-    mem_free(b->ptr);
+    if (b->ptr != b->own)
+        mem_free(b->ptr);
     refund(b->bodies, b->cap);
     b->ptr = NULL;
     b->cap = 0;
@@ -281,6 +283,28 @@ void body_unref(struct body *b)
         close_file(b->fd, b->size);
     atomic_fetch_sub(&b->bodies->alive, 1);
     mem_free(b);
+}
+
+struct body *body_create(struct bodies *bodies, struct lonely_span bytes,
+                         const uint8_t sha512[SHA512_BYTES])
+{
+    struct body *b;
+
+    if (bytes.len > bodies->spool_size || !charge(bodies, bytes.len))
+        return NULL;
+    b = mem_try_alloc(sizeof *b + bytes.len);
+    if (b == NULL) {
+        refund(bodies, bytes.len);
+        return NULL;
+    }
+    *b = (struct body){ .bodies = bodies, .fd = -1, .size = bytes.len, .cap = bytes.len };
+    atomic_init(&b->refs, 1);
+    b->ptr = b->own;
+    if (bytes.len > 0)
+        memcpy(b->own, bytes.ptr, bytes.len);
+    memcpy(b->sha512, sha512, SHA512_BYTES);
+    atomic_fetch_add(&bodies->alive, 1);
+    return b;
 }
 
 uint64_t body_size(const struct body *b)

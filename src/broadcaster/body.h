@@ -47,6 +47,13 @@ struct lonely_span body_span(const struct body *b); /* of a body in memory */
 ptrdiff_t body_pread(const struct body *b, uint64_t at, uint8_t *to, size_t len);
 
 /*
+ * The body of a message that is here in one piece, and whose SHA-512 the caller has checked; both are
+ * copied. With one reference, the caller's. NULL: it does not belong in memory (spool_size, max_memory), or
+ * there is none left; a writer takes it.
+ */
+struct body *body_create(struct bodies *bodies, struct lonely_span bytes, const uint8_t sha512[64]);
+
+/*
  * Writes one body. `expected` is the size that the peer announced, or UINT64_MAX: a hint that
  * decides early between memory and file, never an allocation by itself.
  */

@@ -149,30 +149,59 @@ static enum lonely_auth_result check_mac(struct gate *g, const struct store_mac 
 
 /* ---- Both directions ---- */
 
+/* Does it fit a secret? `*uses_mac`: by a mac of `verified`. */
+static enum lonely_auth_result verify(struct gate *g, const struct lonely_auth_input *in,
+                                      const struct lonely_span *authorization,
+                                      struct lonely_auth_verified *verified, bool *uses_mac)
+{
+    const struct keys_direction *keys = &keys_now(g)->to_broadcaster;
+    enum lonely_auth_result result;
+
+    *uses_mac = false;
+    if (lonely_auth_key_scheme(keys->sign) == LONELY_AUTH_NONE)
+        return LONELY_AUTH_OK;
+    result = lonely_auth_verify(g->ctx, keys->accept, keys->n_accept, in, authorization,
+                                clock_wall_s(g->conf.clock), verified);
+    if (result != LONELY_AUTH_OK)
+        return result;
+    if (verified->key > 0)
+        log_info_limited(g->conf.log, "older_secret_used", LOG_U64("also_accept", verified->key),
+                         LOG_END);
+    *uses_mac = lonely_auth_key_scheme(keys->accept[verified->key]) == LONELY_AUTH_HMAC;
+    return LONELY_AUTH_OK;
+}
+
+static enum lonely_auth_result use_mac(struct gate *g, const struct lonely_auth_verified *verified,
+                                       struct gate_wait **wait, gate_done_fn *done, void *arg)
+{
+    struct store_mac mac = { .keep_until_s = verified->keep_until_epoch_s };
+
+    memcpy(mac.code, verified->mac, sizeof mac.code);
+    return check_mac(g, &mac, wait, done, arg);
+}
+
 enum lonely_auth_result gate_check(struct gate *g, const struct lonely_auth_input *in,
                                    const struct lonely_span *authorization, struct gate_wait **wait,
                                    gate_done_fn *done, void *arg)
 {
-    const struct keys_direction *keys = &keys_now(g)->to_broadcaster;
     struct lonely_auth_verified verified;
-    enum lonely_auth_result result;
-    struct store_mac mac;
+    bool uses_mac;
+    enum lonely_auth_result result = verify(g, in, authorization, &verified, &uses_mac);
 
     *wait = NULL;
-    if (lonely_auth_key_scheme(keys->sign) == LONELY_AUTH_NONE)
-        return LONELY_AUTH_OK;
-    result = lonely_auth_verify(g->ctx, keys->accept, keys->n_accept, in, authorization,
-                                clock_wall_s(g->conf.clock), &verified);
-    if (result != LONELY_AUTH_OK)
-        return result;
-    if (verified.key > 0)
-        log_info_limited(g->conf.log, "older_secret_used", LOG_U64("also_accept", verified.key),
-                         LOG_END);
-    if (lonely_auth_key_scheme(keys->accept[verified.key]) != LONELY_AUTH_HMAC)
-        return LONELY_AUTH_OK;
-    memcpy(mac.code, verified.mac, sizeof mac.code);
-    mac.keep_until_s = verified.keep_until_epoch_s;
-    return check_mac(g, &mac, wait, done, arg);
+    return uses_mac ? use_mac(g, &verified, wait, done, arg) : result;
+}
+
+enum lonely_auth_result gate_check_frame(struct gate *g, const struct lonely_auth_input *in,
+                                         const struct lonely_span *authorization,
+                                         struct gate_wait **wait, gate_done_fn *done, void *arg)
+{
+    struct lonely_auth_verified verified;
+    bool uses_mac;
+    enum lonely_auth_result result = verify(g, in, authorization, &verified, &uses_mac);
+
+    *wait = NULL;
+    return uses_mac && verified.store ? use_mac(g, &verified, wait, done, arg) : result;
 }
 
 bool gate_sign(struct gate *g, const struct lonely_auth_input *in, uint8_t *out,

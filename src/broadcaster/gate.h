@@ -3,8 +3,8 @@
  * library's (lonely/auth.h), the secrets keys.h's; the gate adds clock, nonces and used macs.
  * (doc/protocol/auth.md)
  *
- * Every mac that fitted is stored, also one over a url that begins with `websocket:`: over HTTP such
- * a url comes from the body, so nothing binds it to a connection.
+ * Every mac that fitted is stored, but for those of frames over a url of their connection and counter,
+ * which fit once as it is. A url that begins with `websocket:` in an HTTP body is bound to nothing.
  *
  * Threads: a gate belongs to one loop; everything on that loop's thread.
  */
@@ -54,6 +54,12 @@ typedef void gate_done_fn(void *arg, enum lonely_auth_result result);
 enum lonely_auth_result gate_check(struct gate *g, const struct lonely_auth_input *in,
                                    const struct lonely_span *authorization, struct gate_wait **wait,
                                    gate_done_fn *done, void *arg);
+
+/* The same for a frame, whose url, if its operation has one, the caller made of its connection's nonce and
+ * counter: such a mac is not stored. */
+enum lonely_auth_result gate_check_frame(struct gate *g, const struct lonely_auth_input *in,
+                                         const struct lonely_span *authorization,
+                                         struct gate_wait **wait, gate_done_fn *done, void *arg);
 
 /* `done` will not run. */
 void gate_forget(struct gate_wait *wait);

@@ -316,6 +316,28 @@ static void test_budget(void **state)
     body_unref(first);
 }
 
+static void test_bytes_with_a_known_hash(void **state)
+{
+    static const size_t sizes[] = { 0, 1, 4096, SPOOL };
+    struct fixture *f = *state;
+    uint8_t sha512[SHA512_DIGEST_LENGTH];
+    struct body *b;
+
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        SHA512(f->bytes, sizes[i], sha512);
+        b = body_create(f->bodies, (struct lonely_span){ f->bytes, sizes[i] }, sha512);
+        assert_non_null(b);
+        assert_int_equal(bodies_memory(f->bodies), sizes[i]);
+        assert_true(body_in_memory(b));
+        assert_content(b, f->bytes, sizes[i]);
+        body_unref(b);
+    }
+    assert_null(
+        body_create(f->bodies, (struct lonely_span){ f->bytes, SPOOL + 1 }, sha512)); /* a file's */
+    bodies_open(f, 100);
+    assert_null(body_create(f->bodies, (struct lonely_span){ f->bytes, 101 }, sha512));
+}
+
 static void test_abort(void **state)
 {
     static const size_t sizes[] = { 0, 1, 70000, SPOOL, SPOOL + 1, CHUNK, 2 * CHUNK, LARGEST };
@@ -555,6 +577,7 @@ int main(void)
         TEST(test_single_bytes),
         TEST(test_memory_follows_bytes),
         TEST(test_budget),
+        TEST(test_bytes_with_a_known_hash),
         TEST(test_abort),
         TEST(test_abort_in_ready),
         TEST(test_small_is_done_at_once),

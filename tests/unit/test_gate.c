@@ -257,6 +257,29 @@ static void websocket_urls_are_remembered(void **state)
     assert_int_equal(gate_check(f->gate, &in, &text, &wait, NULL, NULL), LONELY_AUTH_FORBIDDEN);
 }
 
+static void frames_bound_to_a_connection_are_not_remembered(void **state)
+{
+    struct fixture *f = *state;
+    const struct lonely_auth_input bound = { .op = LONELY_AUTH_CONFIRM_RECEIVE,
+                                             .url = SPAN("websocket:n:1") };
+    const struct lonely_auth_input unbound = { .op = LONELY_AUTH_NOTIFY,
+                                               .hash = { (const uint8_t *)SECRET_A, 64 } };
+    uint8_t out[LONELY_AUTH_MAX_BYTES];
+    struct lonely_span text;
+    struct gate_wait *wait;
+
+    open_gate(f, BOTH("hmac", SECRET_A), NULL);
+    assert_true(gate_sign(f->gate, &bound, out, &text));
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(gate_check_frame(f->gate, &bound, &text, &wait, NULL, NULL),
+                         LONELY_AUTH_OK);
+    assert_int_equal(replay_count(f->gate_conf.replay), 0);
+    assert_true(gate_sign(f->gate, &unbound, out, &text));
+    assert_int_equal(gate_check_frame(f->gate, &unbound, &text, &wait, NULL, NULL), LONELY_AUTH_OK);
+    assert_int_equal(gate_check_frame(f->gate, &unbound, &text, &wait, NULL, NULL),
+                     LONELY_AUTH_FORBIDDEN);
+}
+
 static void no_replay_store(void **state)
 {
     struct fixture *f = *state;
@@ -491,6 +514,7 @@ int main(void)
         TEST(token),
         TEST(hmac),
         TEST(websocket_urls_are_remembered),
+        TEST(frames_bound_to_a_connection_are_not_remembered),
         TEST(no_replay_store),
         TEST(statuses),
         TEST(what_cannot_be_signed),
