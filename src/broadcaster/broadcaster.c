@@ -157,27 +157,48 @@ static void create_replay(struct broadcaster *b)
         b->replay = replay_create(REPLAY_MAX);
 }
 
-static bool open_store(struct broadcaster *b, char error[256])
+static struct store_conf store_conf(const struct conf *conf)
 {
-    bool keeps_macs = strcmp(b->conf->auth.replay_store, "database") == 0;
-    const struct conf *conf = b->conf;
-    const struct store_feed feed = index_feed(b->index);
-    const struct store_conf store = {
+    return (struct store_conf){
         .path = conf->database.path,
+        .urls = conf->database.url.items,
+        .n_urls = conf->database.url.count,
+        .password_file = conf->database.password_file,
         .timeout_ms = conf->database.timeout_ms,
         .missed_lock_time_s = conf->database.missed_lock_time_s,
         .max_queued = 65536,
-        .log = b->log,
-        .macs = { .add = keeps_macs ? on_used_mac : NULL, .lost = on_macs_lost, .arg = b },
     };
+}
 
+static const struct store_ops *find_backend(const struct conf *conf, char error[256])
+{
+    const struct store_ops *backend = store_find(conf->database.type);
+
+    if (backend == NULL)
+        snprintf(error, 256, "this program was built without database.type = %s",
+                 conf->database.type);
+    return backend;
+}
+
+bool broadcaster_check_store(const struct conf *conf, char error[256])
+{
+    const struct store_conf store = store_conf(conf);
+    const struct store_ops *backend = find_backend(conf, error);
+
+    return backend != NULL && (backend->conf_check == NULL || backend->conf_check(&store, error));
+}
+
+static bool open_store(struct broadcaster *b, char error[256])
+{
+    bool keeps_macs = strcmp(b->conf->auth.replay_store, "database") == 0;
+    const struct store_feed feed = index_feed(b->index);
+    struct store_conf store = store_conf(b->conf);
+
+    store.log = b->log;
+    store.macs = (struct store_macs){ keeps_macs ? on_used_mac : NULL, on_macs_lost, b };
     b->store_ops = &store_meter_ops;
-    b->backend = store_find(conf->database.type);
-    if (b->backend == NULL) {
-        snprintf(error, 256, "no such database.type: %s", conf->database.type);
-        return false;
-    }
-    return b->backend->open(&store, &feed, &b->store, error);
+    b->backend = find_backend(b->conf, error);
+    return b->backend != NULL && b->backend->open(&store, &feed, &b->store, error);
 }
 
 static bool open_bodies(struct broadcaster *b, char error[256])

@@ -65,6 +65,9 @@ struct broadcaster {
  * which file is wrong. */
 bool broadcaster_check_tls(const struct conf *conf, char error[256]);
 
+/* Is [database] of a form that its backend takes? Connects to nothing. */
+bool broadcaster_check_store(const struct conf *conf, char error[256]);
+
 /* Reads them anew, as `conf` says, for connections to come (SIGHUP). false: all stays as it is. Does
  * nothing without a TLS listener. Any thread. */
 bool broadcaster_reload_tls(struct broadcaster *b, const struct conf *conf, char error[256]);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "conf_value.h"
+#include "database_url.h"
 #include "ini.h"
 #include "log.h"
 #include "mem.h"
@@ -65,16 +66,24 @@ static const struct conf_option options[] = {
       .choices = "none optional required", .def = "none",
       .meaning = "Whether clients are asked for a certificate, and must have one." },
 
-    { OPT(database, type, CONF_CHOICE, type), .choices = "sqlite memory", .def = "sqlite",
+    { OPT(database, type, CONF_CHOICE, type), .choices = "sqlite postgres rqlite memory",
+      .def = "sqlite",
       .meaning = "Where subscriptions are kept. memory: nothing survives a restart." },
     { OPT(database, path, CONF_PATH, path), .def = "subscriptions.db",
       .meaning = "File of sqlite." },
+    { OPT(database, url, CONF_DATABASE_URLS, url), .none = true, .def = "none",
+      .meaning = "postgresql://... of postgres; http://HOST:PORT of each node of rqlite." },
+    { OPT(database, password_file, CONF_PATH, password_file), .none = true, .def = "none",
+      .meaning = "File with the password, instead of one in the URL." },
     { TIME(database, timeout), .def = "5s",
       .meaning = "Longest wait for the database before a request is answered 503." },
     { OPT(database, missed_lock_time, CONF_TIME_S, missed_lock_time_s), .min = 1, .max = 86400,
       .def = "30s",
       .meaning =
           "So long a missed message is one broadcaster's to retry; above the HTTP timeout." },
+    { OPT(database, index_max_staleness, CONF_TIME_MS, index_max_staleness_ms), .max = 3600000,
+      .def = "0",
+      .meaning = "A notify may overlook changes that are younger; 0: it asks the database first." },
 
     { OPT(auth, secrets, CONF_PATH, secrets), .none = true, .def = "broadcaster-secrets.json",
       .meaning = "Secrets file. none: authorization none both ways." },
@@ -220,6 +229,20 @@ static struct shown show(const char *s)
     return out;
 }
 
+/* The same for a value, between quotes; of one that may hold a password nothing. */
+struct quoted {
+    char text[sizeof(struct shown) + 4];
+};
+
+static struct quoted quote(const struct conf_option *o, const char *value)
+{
+    struct quoted out = { "" };
+
+    if (o->type != CONF_DATABASE_URLS)
+        snprintf(out.text, sizeof out.text, "\"%s\": ", show(value).text);
+    return out;
+}
+
 /* The end of a path, so that what follows it in an error is never cut off. */
 static const char *show_path(const char *path)
 {
@@ -289,8 +312,8 @@ static bool on_line(void *arg, const struct ini_line *line)
         return fail(r->error, "%s:%u: %s.%s is given twice, first in line %u", r->path,
                     line->number, o->section, o->key, *seen);
     if (!assign(r->c, o, line->value, *seen == 0, why))
-        return fail(r->error, "%s:%u: %s.%s: \"%s\": %s", r->path, line->number, o->section, o->key,
-                    show(line->value).text, why);
+        return fail(r->error, "%s:%u: %s.%s: %s%s", r->path, line->number, o->section, o->key,
+                    quote(o, line->value).text, why);
     if (*seen == 0)
         *seen = line->number;
     return true;
@@ -391,7 +414,7 @@ bool conf_set(struct conf *c, const char *assignment, struct conf_error *error)
     else
         good = assign_by_set(c, o, value, why);
     if (o != NULL && !good)
-        fail(error, "%s.%s: \"%s\": %s", section, key, show(value).text, why);
+        fail(error, "%s.%s: %s%s", section, key, quote(o, value).text, why);
     mem_free(section);
     return good;
 }
@@ -461,6 +484,37 @@ static bool check_admin(const struct conf *c, struct conf_error *error)
                 show(admin).text);
 }
 
+/* How the URLs of a type begin. */
+static bool check_scheme(const char *type, const char *url)
+{
+    bool is_http = strncmp(url, "http://", 7) == 0 || strncmp(url, "https://", 8) == 0;
+
+    return is_http == (strcmp(type, "rqlite") == 0);
+}
+
+static bool check_database(const struct conf *c, struct conf_error *error)
+{
+    const struct conf_list *urls = &c->database.url;
+    const char *type = c->database.type;
+    bool is_postgres = strcmp(type, "postgres") == 0;
+
+    if (!is_postgres && strcmp(type, "rqlite") != 0)
+        return urls->count == 0 || strcmp(type, "memory") == 0 ||
+               fail(error, "database.url does not go with database.type = %s", type);
+    if (urls->count == 0)
+        return fail(error, "database.type = %s needs database.url", type);
+    if (is_postgres && urls->count > 1)
+        return fail(error, "database.url: postgres takes one URL, which may name several hosts");
+    for (size_t i = 0; i < urls->count; i++) {
+        if (!check_scheme(type, urls->items[i]))
+            return fail(error, "database.url: database.type = %s needs %s", type,
+                        is_postgres ? "postgresql://..." : "http://HOST:PORT");
+        if (c->database.password_file != NULL && database_url_has_password(urls->items[i]))
+            return fail(error, "database.url has a password, and there is database.password_file");
+    }
+    return true;
+}
+
 /* Keeps the arithmetic of retries finite. */
 static bool check_missed(const struct conf *c, struct conf_error *error)
 {
@@ -482,7 +536,7 @@ bool conf_check(const struct conf *c, struct conf_error *error)
             return fail(error, "%s is above %s", orders[i].low_name, orders[i].high_name);
     }
     return check_missed(c, error) && check_listen(c, error) && check_tls(c, error) &&
-           check_admin(c, error);
+           check_admin(c, error) && check_database(c, error);
 }
 
 void conf_print_help(FILE *out)

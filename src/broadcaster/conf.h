@@ -39,8 +39,11 @@ struct conf {
     struct {
         char *type;
         char *path;
+        struct conf_list url;
+        char *password_file; /* NULL: none */
         uint64_t timeout_ms;
         uint64_t missed_lock_time_s;
+        uint64_t index_max_staleness_ms;
     } database;
     struct {
         char *secrets; /* NULL: none */

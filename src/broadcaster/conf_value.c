@@ -54,13 +54,17 @@ static const struct kind {
     [CONF_LISTEN] = { "HOST:PORT", "HOST:PORT with a port from 0 to 65535", NULL, 0, 0 },
     [CONF_PATH_LIST] = { "PATH...", "paths, white space between them", NULL, 0, 0 },
     [CONF_LISTEN_LIST] = { "HOST:PORT...", "HOST:PORT with a port from 0 to 65535", NULL, 0, 0 },
+    [CONF_DATABASE_URLS] = { "URL...",
+                             "postgresql://HOST/NAME, or http://HOST:PORT of each node of rqlite",
+                             NULL, 0, 0 },
     [CONF_CIDR_LIST] = { "ADDRESS/BITS...", "ADDRESS/BITS such as 10.0.0.0/8 or fd00::/8", NULL, 0,
                          0 },
 };
 
 bool conf_value_is_list(const struct conf_option *o)
 {
-    return o->type == CONF_LISTEN_LIST || o->type == CONF_CIDR_LIST || o->type == CONF_PATH_LIST;
+    return o->type == CONF_LISTEN_LIST || o->type == CONF_CIDR_LIST || o->type == CONF_PATH_LIST ||
+           o->type == CONF_DATABASE_URLS;
 }
 
 /* Decimal, with a fraction if the product with `factor` is whole. */
@@ -238,8 +242,23 @@ static bool is_path(const char *text, size_t len)
     return len != 4 || memcmp(text, "none", 4) != 0;
 }
 
+static bool is_database_url(const char *text, size_t len)
+{
+    static const char *const schemes[] = { "postgresql://", "postgres://", "http://", "https://" };
+
+    for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++) {
+        size_t n = strlen(schemes[i]);
+
+        if (len >= n && memcmp(text, schemes[i], n) == 0)
+            return true;
+    }
+    return false;
+}
+
 static bool is_item(const struct conf_option *o, const char *text, size_t len, char why[256])
 {
+    if (o->type == CONF_DATABASE_URLS)
+        return is_database_url(text, len);
     if (o->type == CONF_PATH_LIST)
         return is_path(text, len);
     return o->type == CONF_CIDR_LIST ? is_cidr(text, len, why) : is_host_port(text, len);
@@ -326,6 +345,7 @@ bool conf_value_set(void *field, const struct conf_option *o, const char *text, 
     case CONF_LISTEN_LIST:
     case CONF_CIDR_LIST:
     case CONF_PATH_LIST:
+    case CONF_DATABASE_URLS:
         if (none)
             conf_value_clear(field, o);
         good = none || add_items(field, o, text, why);
@@ -350,6 +370,7 @@ void conf_value_clear(void *field, const struct conf_option *o)
     case CONF_LISTEN_LIST:
     case CONF_CIDR_LIST:
     case CONF_PATH_LIST:
+    case CONF_DATABASE_URLS:
         list = field;
         for (size_t i = 0; i < list->count; i++)
             mem_free(list->items[i]);
@@ -409,6 +430,7 @@ void conf_value_print(FILE *out, const void *field, const struct conf_option *o)
     case CONF_LISTEN_LIST:
     case CONF_CIDR_LIST:
     case CONF_PATH_LIST:
+    case CONF_DATABASE_URLS:
         list = field;
         if (list->count == 0)
             fputs("none", out);

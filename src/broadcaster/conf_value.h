@@ -23,7 +23,8 @@ enum conf_type {
     CONF_LISTEN,      /* char *, NULL: none; HOST:PORT */
     CONF_LISTEN_LIST, /* struct conf_list of HOST:PORT; none: empty */
     CONF_CIDR_LIST,   /* struct conf_list of ADDRESS/BITS */
-    CONF_PATH_LIST    /* struct conf_list of paths; empty: none */
+    CONF_PATH_LIST,   /* struct conf_list of paths; empty: none */
+    CONF_DATABASE_URLS /* struct conf_list of URLs of databases, perhaps with a password; empty: none */
 };
 
 struct conf_option {

@@ -33,6 +33,7 @@ struct notify {
 /* The notifies of one turn of the loop: they share one look at the change log. */
 struct batch {
     struct list notifies;
+    uint64_t asked_at_ms; /* all that was committed before is seen */
 };
 
 static void notify_finish(struct notify *n, enum hub_status status)
@@ -235,6 +236,12 @@ static void on_synced(void *arg, enum store_status status)
     struct batch *batch = arg;
     struct list *node;
 
+    if (status == STORE_OK && !list_is_empty(&batch->notifies)) {
+        struct worker *w = list_entry(list_first(&batch->notifies), struct notify, node)->worker;
+
+        if (batch->asked_at_ms > w->synced_at_ms)
+            w->synced_at_ms = batch->asked_at_ms;
+    }
     while ((node = list_pop_front(&batch->notifies)) != NULL) {
         struct notify *n = list_entry(node, struct notify, node);
 
@@ -246,16 +253,26 @@ static void on_synced(void *arg, enum store_status status)
     mem_free(batch);
 }
 
+/* May the index be taken as it is? (database.index_max_staleness) */
+static bool is_fresh(const struct worker *w, uint64_t now_ms)
+{
+    return w->synced_at_ms > 0 &&
+           now_ms - w->synced_at_ms < w->b->conf->database.index_max_staleness_ms;
+}
+
 /* After all of the turn's input has been read, so that what they began after is seen. */
 void hub_turn_end(struct worker *w)
 {
     struct batch *batch;
-    enum store_status status;
+    enum store_status status = STORE_OK;
+    uint64_t now_ms = clock_mono_ms(w->b->clock);
 
     batch = mem_alloc(sizeof(*batch));
     list_init(&batch->notifies);
     list_move_all(&batch->notifies, &w->unsynced);
-    status = w->b->store_ops->sync(w->store, on_synced, batch);
+    batch->asked_at_ms = is_fresh(w, now_ms) ? 0 : now_ms;
+    if (batch->asked_at_ms != 0)
+        status = w->b->store_ops->sync(w->store, on_synced, batch);
     if (status != STORE_PENDING)
         on_synced(batch, status);
 }

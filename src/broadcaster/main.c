@@ -38,11 +38,14 @@ static void take_signals(sigset_t *set)
     sigaction(SIGPIPE, &ignore, NULL);
 }
 
-static int check_tls(const struct conf *conf)
+/* What the configuration names, beside the secrets. */
+static int check_parts(const struct conf *conf)
 {
     char error[256];
 
-    return broadcaster_check_tls(conf, error) ? 0 : fail(EXIT_CONFIGURATION, error);
+    return broadcaster_check_tls(conf, error) && broadcaster_check_store(conf, error)
+               ? 0
+               : fail(EXIT_CONFIGURATION, error);
 }
 
 static void print_ready(const struct broadcaster *b)
@@ -169,7 +172,7 @@ int main(int argc, char **argv)
         log_level_parse(options.conf.log.level, &level);
         log_format_parse(options.conf.log.format, &format);
         log_init(&log, STDERR_FILENO, level, format, &clock_system);
-        code = check_tls(&options.conf);
+        code = check_parts(&options.conf);
         if (code == 0)
             code = start(&options, action == OPTIONS_RUN, &log);
         log_fini(&log);

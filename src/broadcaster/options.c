@@ -28,6 +28,7 @@ enum flag {
     FLAG_DIR,
     FLAG_DB,
     FLAG_DB_URL,
+    FLAG_DB_PASSWORD_FILE,
     FLAG_TO_BROADCASTERS_AUTH,
     FLAG_TO_BROADCASTERS_SECRET,
     FLAG_TO_SUBSCRIBERS_AUTH,
@@ -45,6 +46,7 @@ static const struct option flags[] = {
     { "dir", required_argument, NULL, FLAG_DIR },
     { "db", required_argument, NULL, FLAG_DB },
     { "db-url", required_argument, NULL, FLAG_DB_URL },
+    { "db-password-file", required_argument, NULL, FLAG_DB_PASSWORD_FILE },
     { "to-broadcasters-auth", required_argument, NULL, FLAG_TO_BROADCASTERS_AUTH },
     { "to-broadcasters-secret", required_argument, NULL, FLAG_TO_BROADCASTERS_SECRET },
     { "to-subscribers-auth", required_argument, NULL, FLAG_TO_SUBSCRIBERS_AUTH },
@@ -58,7 +60,8 @@ static const struct option flags[] = {
 
 static const char help_head[] =
     "Usage: lonelypss [--config FILE] [--listen HOST:PORT]... [--set SECTION.KEY=VALUE]...\n"
-    "       lonelypss --setup [--dir DIR] [--db sqlite]\n"
+    "       lonelypss --setup [--dir DIR] [--db sqlite|postgres|rqlite] [--db-url URL]\n"
+    "                 [--db-password-file FILE]\n"
     "                 [--to-broadcasters-auth hmac|token|none] [--to-broadcasters-secret SECRET]\n"
     "                 [--to-subscribers-auth hmac|token|none] [--to-subscribers-secret SECRET]\n"
     "\n"
@@ -71,7 +74,13 @@ static const char help_head[] =
     "  --setup                write lonelypss.ini, broadcaster-secrets.json and\n"
     "                         subscriber-secrets.json; never overwrites a file\n"
     "  --dir DIR              where to; made if absent (default: here)\n"
-    "  --db sqlite            the only store of this release\n"
+    "  --db sqlite|postgres|rqlite  the database (default sqlite)\n"
+    "  --db-url URL           where postgres or rqlite is; several nodes of rqlite as one "
+    "argument. A\n"
+    "                         password in it is moved to the file database-password\n"
+    "  --db-password-file FILE  the file with the password instead; it may also be in the "
+    "environment\n"
+    "                         variable LONELYPSS_DATABASE_PASSWORD whenever the broadcaster runs\n"
     "  --to-broadcasters-auth, --to-subscribers-auth\n"
     "                         authorization of either direction (default hmac); older names:\n"
     "                         --incoming-auth, --outgoing-auth\n"
@@ -93,7 +102,6 @@ static const char help_tail[] =
 struct line {
     FILE *out, *err;
     struct setup setup;
-    const char *db_url;
     const char *setup_only; /* a flag seen that needs --setup */
     const char *run_only;   /* a flag seen that must not stand beside it */
     bool does_setup, checks, helps, tells_version;
@@ -141,7 +149,9 @@ static const char **setup_field(struct line *l, enum flag flag)
     case FLAG_DB:
         return &l->setup.db;
     case FLAG_DB_URL:
-        return &l->db_url;
+        return &l->setup.db_url;
+    case FLAG_DB_PASSWORD_FILE:
+        return &l->setup.db_password_file;
     case FLAG_TO_BROADCASTERS_AUTH:
         return &l->setup.to_broadcasters_auth;
     case FLAG_TO_BROADCASTERS_SECRET:
@@ -220,8 +230,6 @@ static bool check_line(const struct line *l)
         return refuse_flag(l, l->setup_only, "is an option of --setup");
     if (l->run_only != NULL && l->does_setup)
         return refuse_flag(l, l->run_only, "does not go with --setup");
-    if (l->db_url != NULL && (l->setup.db == NULL || strcmp(l->setup.db, "sqlite") == 0))
-        return refuse_flag(l, "db-url", "sqlite is a file, it has no URL");
     return true;
 }
 

@@ -7,20 +7,23 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "conf.h"
+#include "database_url.h"
 #include "mem.h"
 #include "secrets.h"
 
-enum { FILE_INI, FILE_BROADCASTER, FILE_SUBSCRIBER, N_FILES };
+enum { FILE_INI, FILE_BROADCASTER, FILE_SUBSCRIBER, FILE_PASSWORD, N_FILES };
 
 static const char *const file_names[N_FILES] = {
     [FILE_INI] = "lonelypss.ini",
     [FILE_BROADCASTER] = "broadcaster-secrets.json",
     [FILE_SUBSCRIBER] = "subscriber-secrets.json",
+    [FILE_PASSWORD] = "database-password",
 };
 
 struct job {
@@ -29,6 +32,8 @@ struct job {
     char *paths[N_FILES];
     bool written[N_FILES];
     bool dir_made;
+    struct conf conf; /* what the configuration will say */
+    char *password;   /* of the database; NULL: none was in its URL */
 };
 
 static int fail(const struct job *j, int exit_code, const char *what, const char *why)
@@ -49,16 +54,89 @@ static char *join(const char *dir, const char *name)
     return path;
 }
 
-/* Only sqlite has a store in this release. */
-static int check_db(const struct job *j)
+/* Is the file to be made? */
+static bool is_wanted(const struct job *j, size_t file)
 {
-    const char *db = j->setup->db;
+    return file != FILE_PASSWORD || j->password != NULL;
+}
 
-    if (db == NULL || strcmp(db, "sqlite") == 0)
+/* Sets "database.KEY=VALUE". What is wrong with a value is said without it: it may be a secret. */
+static int set_database(struct job *j, const char *option, const char *key, const char *value)
+{
+    size_t size = strlen("database.=") + strlen(key) + strlen(value) + 1;
+    char *assignment = mem_alloc(size);
+    struct conf_error error;
+    bool good;
+
+    snprintf(assignment, size, "database.%s=%s", key, value);
+    good = conf_set(&j->conf, assignment, &error);
+    explicit_bzero(assignment, size);
+    mem_free(assignment);
+    return good ? 0 : fail(j, 2, option, "is not one that the configuration takes");
+}
+
+/* The URL goes into the configuration without its password. */
+static int set_url(struct job *j, const char *url)
+{
+    char *bare, *password;
+    int code;
+
+    if (strpbrk(url, " \t\r\n") != NULL && database_url_has_password(url))
+        return fail(j, 2, "--db-url",
+                    "of several nodes must have no password; use --db-password-file");
+    if (!database_url_split(url, &bare, &password))
+        return fail(j, 2, "--db-url", "has a password of a strange kind; use --db-password-file");
+    j->password = password;
+    code = set_database(j, "--db-url", "url", bare);
+    mem_free(bare);
+    return code;
+}
+
+/* The daemon may be started elsewhere: an absolute path. */
+static int set_password_file(struct job *j, const char *path)
+{
+    char *folder = path[0] == '/' ? NULL : getcwd(NULL, 0);
+    char *whole;
+    int code;
+
+    if (j->password != NULL)
+        return fail(j, 2, "--db-password-file", "the password is in --db-url already");
+    if (path[0] != '/' && folder == NULL)
+        return fail(j, 1, "--db-password-file", strerror(errno));
+    whole = folder == NULL ? mem_strdup(path) : join(folder, path);
+    code = set_database(j, "--db-password-file", "password_file", whole);
+    mem_free(whole);
+    free(folder);
+    return code;
+}
+
+static int set_db(struct job *j)
+{
+    const struct setup *s = j->setup;
+    struct conf_error error;
+    int code;
+
+    if (s->db == NULL || strcmp(s->db, "sqlite") == 0) {
+        if (s->db_url != NULL)
+            return fail(j, 2, "--db-url", "sqlite is a file, it has no URL");
+        if (s->db_password_file != NULL)
+            return fail(j, 2, "--db-password-file", "sqlite is a file, it has no password");
         return 0;
-    if (strcmp(db, "rqlite") == 0 || strcmp(db, "postgres") == 0)
-        return fail(j, 2, "--db", "this release has no store but sqlite");
-    return fail(j, 2, "--db", "must be sqlite, rqlite or postgres");
+    }
+    if (strcmp(s->db, "rqlite") != 0 && strcmp(s->db, "postgres") != 0)
+        return fail(j, 2, "--db", "must be sqlite, rqlite or postgres");
+    if (s->db_url == NULL)
+        return fail(j, 2, "--db-url", "is needed with this --db");
+    code = set_database(j, "--db", "type", s->db);
+    if (code == 0)
+        code = set_url(j, s->db_url);
+    if (code == 0 && s->db_password_file != NULL)
+        code = set_password_file(j, s->db_password_file);
+    if (code == 0 && j->password != NULL)
+        code = set_database(j, "--db-url", "password_file", file_names[FILE_PASSWORD]);
+    if (code == 0 && !conf_check(&j->conf, &error))
+        code = fail(j, 2, "--db-url", error.text);
+    return code;
 }
 
 static int set_part(const struct job *j, struct secrets_text_part *part, const char *direction,
@@ -88,6 +166,8 @@ static int check_absent(const struct job *j)
     struct stat st;
 
     for (size_t i = 0; i < N_FILES; i++) {
+        if (!is_wanted(j, i))
+            continue;
         if (lstat(j->paths[i], &st) == 0)
             return fail(j, 2, j->paths[i], "exists already; nothing was written");
         if (errno != ENOENT)
@@ -110,15 +190,14 @@ static int make_dir(struct job *j)
 }
 
 /* On disk when it returns 0. */
-static int write_ini(struct job *j)
+static int write_text(struct job *j, size_t file, mode_t mode)
 {
-    const char *path = j->paths[FILE_INI];
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    const char *path = j->paths[file];
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
     FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
-    struct conf defaults;
     bool good;
 
-    j->written[FILE_INI] = fd >= 0;
+    j->written[file] = fd >= 0;
     if (f == NULL) {
         int code = fail(j, 1, path, strerror(errno));
 
@@ -126,9 +205,10 @@ static int write_ini(struct job *j)
             close(fd);
         return code;
     }
-    conf_init(&defaults);
-    conf_print_sample(f, &defaults);
-    conf_fini(&defaults);
+    if (file == FILE_PASSWORD)
+        fprintf(f, "%s\n", j->password);
+    else
+        conf_print_sample(f, &j->conf);
     good = fflush(f) == 0 && ferror(f) == 0 && fsync(fd) == 0;
     good = fclose(f) == 0 && good;
     return good ? 0 : fail(j, 1, path, strerror(errno));
@@ -148,8 +228,10 @@ static int write_files(struct job *j, const struct secrets_text *text)
             code = 1;
         }
     }
+    if (code == 0 && is_wanted(j, FILE_PASSWORD))
+        code = write_text(j, FILE_PASSWORD, 0600);
     if (code == 0)
-        code = write_ini(j);
+        code = write_text(j, FILE_INI, 0666);
     for (size_t i = 0; code != 0 && i < N_FILES; i++)
         if (j->written[i])
             unlink(j->paths[i]);
@@ -161,7 +243,8 @@ static int write_files(struct job *j, const struct secrets_text *text)
 static void print_next(const struct job *j, FILE *out)
 {
     for (size_t i = 0; i < N_FILES; i++)
-        fprintf(out, "wrote %s\n", j->paths[i]);
+        if (is_wanted(j, i))
+            fprintf(out, "wrote %s\n", j->paths[i]);
     fprintf(out,
             "\nNext:\n"
             "  1. Read %s; the address is broadcaster.listen.\n"
@@ -175,7 +258,7 @@ static void print_next(const struct job *j, FILE *out)
 static int run(struct job *j, struct secrets_text *text, FILE *out)
 {
     const struct setup *s = j->setup;
-    int code = check_db(j);
+    int code = set_db(j);
 
     if (code == 0)
         code = set_part(j, &text->to_broadcaster, "to-broadcasters", s->to_broadcasters_auth,
@@ -200,8 +283,13 @@ int setup_run(const struct setup *s, FILE *out, FILE *err)
 
     for (size_t i = 0; i < N_FILES; i++)
         j.paths[i] = join(s->dir == NULL ? "" : s->dir, file_names[i]);
+    conf_init(&j.conf);
     code = run(&j, &text, out);
     secrets_text_wipe(&text);
+    conf_fini(&j.conf);
+    if (j.password != NULL)
+        explicit_bzero(j.password, strlen(j.password));
+    mem_free(j.password);
     for (size_t i = 0; i < N_FILES; i++)
         mem_free(j.paths[i]);
     return code;

@@ -52,6 +52,7 @@ struct worker {
     atomic_bool stopping;           /* for threads of the pool and the store: give up long work */
     size_t holds;               /* requests, chunks being read, and calls of a sweep under way */
     struct list unsynced;       /* notifies of this turn, hub.c's */
+    uint64_t synced_at_ms;      /* the index holds all that was committed before; hub.c's */
     uv_check_t turn_end;        /* runs after the poll while there are any ... */
     uv_idle_t no_wait;          /* ... and keeps the poll from waiting */
     size_t collected_bytes;     /* held for requests whose fields are not complete */

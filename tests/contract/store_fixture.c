@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "fixture_places.h"
 #include "mem.h"
 #include "store_place.h"
 
@@ -263,9 +264,51 @@ void model_etag(struct model *m, struct lonely_span url, uint8_t etag[64])
 
 /* --- fixture -------------------------------------------------------------------------------- */
 
+/* How to get an empty place in the server of a backend. */
+static const struct place {
+    const char *backend;
+    void (*make)(const char *server, char url[FIXTURE_URL_MAX]);
+    void (*unmake)(const char *server, const char *url);
+} places[] = {
+    { "postgres", place_postgres_make, place_postgres_unmake },
+};
+
+static const char *server_url(void)
+{
+    const char *url = getenv("LONELY_STORE_URL");
+
+    if (url == NULL)
+        die("LONELY_STORE_URL is not set");
+    return url;
+}
+
+static const struct place *place_of(const struct store_ops *ops)
+{
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
+        if (strcmp(places[i].backend, ops->name) == 0)
+            return &places[i];
+    return NULL;
+}
+
+size_t fixture_backends(const struct store_ops *out[4])
+{
+    const char *name = getenv("LONELY_STORE");
+
+    if (name == NULL) {
+        out[0] = &store_sqlite;
+        out[1] = &store_memory;
+        return 2;
+    }
+    out[0] = store_find(name);
+    if (out[0] == NULL)
+        die("LONELY_STORE is no backend");
+    return 1;
+}
+
 void fixture_init(struct fixture *f, const struct store_ops *ops)
 {
     const char *tmp = getenv("TMPDIR");
+    const struct place *place = place_of(ops);
 
     memset(f, 0, sizeof *f);
     f->ops = ops;
@@ -276,9 +319,22 @@ void fixture_init(struct fixture *f, const struct store_ops *ops)
     f->conf = (struct store_conf){
         .path = f->path, .timeout_ms = 20000, .missed_lock_time_s = 30, .max_queued = 100000
     };
+    if (place != NULL) {
+        place->make(server_url(), f->url);
+        f->urls[0] = f->url;
+        f->conf.urls = f->urls;
+        f->conf.n_urls = 1;
+    }
     model_init(&f->model);
     if (uv_loop_init(&f->loop) != 0)
         die("uv_loop_init");
+}
+
+void fixture_share(struct fixture *f, const struct fixture *with)
+{
+    f->conf.path = with->conf.path;
+    f->conf.urls = with->conf.urls;
+    f->conf.n_urls = with->conf.n_urls;
 }
 
 void fixture_open(struct fixture *f)
@@ -331,12 +387,16 @@ static void remove_dir(const char *dir)
 
 void fixture_fini(struct fixture *f)
 {
+    const struct place *place = place_of(f->ops);
+
     fixture_close(f);
     if (uv_loop_close(&f->loop) != 0)
         die("handles are left in the loop");
     if (atomic_load(&f->model.breaches) != 0)
         die("calls of the feed were nested, unordered or at the same time");
     model_fini(&f->model);
+    if (place != NULL)
+        place->unmake(server_url(), f->url);
     remove_dir(f->dir);
 }
 

@@ -42,6 +42,14 @@ bool model_has_key(struct model *m, const struct store_row *row); /* with whatev
 /* The etag of the rows of `url`. */
 void model_etag(struct model *m, struct lonely_span url, uint8_t etag[64]);
 
+#define FIXTURE_URL_MAX 700
+
+/*
+ * The backends that this run is for: the one that the environment variable LONELY_STORE names, whose
+ * server LONELY_STORE_URL names (tests/integration/databases.py sets both), else those without one.
+ */
+size_t fixture_backends(const struct store_ops *out[4]);
+
 /* One answer. */
 struct reply {
     bool may_run; /* the call has returned */
@@ -55,6 +63,7 @@ struct reply {
 struct fixture {
     const struct store_ops *ops;
     char dir[256], path[300];
+    char url[FIXTURE_URL_MAX], *urls[1]; /* empty: the backend has none */
     struct store_conf conf;
     struct model model;
     uv_loop_t loop;
@@ -62,12 +71,14 @@ struct fixture {
     struct store_client *client;
 };
 
-/* Makes the folder and the conf; fixture_open opens store and client. All die with a message when
+/* Makes the folder, an empty place in the server if the backend has one, and the conf; fixture_open opens store and client. All die with a message when
  * something fails that no test expects to. */
 void fixture_init(struct fixture *f, const struct store_ops *ops);
 void fixture_open(struct fixture *f);
 void fixture_close(struct fixture *f); /* client and store; the folder stays */
-void fixture_fini(struct fixture *f);  /* closes what is open, removes the folder */
+void fixture_fini(struct fixture *f);  /* closes what is open, removes folder and place */
+/* Opens it where another one has its rows. After init. */
+void fixture_share(struct fixture *f, const struct fixture *with);
 
 void reply_expect(struct reply *r);
 void reply_wait(struct fixture *f, struct reply *r); /* runs the loop; dies after a minute */

@@ -729,12 +729,13 @@ static const struct {
 
 int main(void)
 {
-    static const struct store_ops *const backends[] = { &store_sqlite, &store_memory };
-    enum { N = TABLE_LEN(suite), BACKENDS = TABLE_LEN(backends) };
-    static struct CMUnitTest tests[BACKENDS * N];
-    static char names[BACKENDS * N][100];
+    enum { N = TABLE_LEN(suite), BACKENDS_MAX = 4 };
+    static struct CMUnitTest tests[BACKENDS_MAX * N];
+    static char names[BACKENDS_MAX * N][100];
+    const struct store_ops *backends[BACKENDS_MAX];
+    size_t n_tests = fixture_backends(backends) * N;
 
-    for (size_t i = 0; i < TABLE_LEN(tests); i++) {
+    for (size_t i = 0; i < n_tests; i++) {
         const struct store_ops *ops = backends[i / N];
 
         snprintf(names[i], sizeof names[i], "%s: %s", ops->name, suite[i % N].name);
@@ -744,5 +745,5 @@ int main(void)
                                         .teardown_func = teardown,
                                         .initial_state = (void *)(uintptr_t)ops };
     }
-    return _cmocka_run_group_tests("store", tests, TABLE_LEN(tests), NULL, NULL);
+    return _cmocka_run_group_tests("store", tests, n_tests, NULL, NULL);
 }

@@ -14,7 +14,7 @@
 #include "mem.h"
 #include "tables.h"
 
-#define N_OPTIONS 56
+#define N_OPTIONS 59
 
 static char folder[] = "/tmp/test_conf.XXXXXX";
 static char path[64];
@@ -72,8 +72,11 @@ static void defaults(void **state)
     assert_string_equal(c.tls.client_certificate, "none");
     assert_string_equal(c.database.type, "sqlite");
     assert_string_equal(c.database.path, "subscriptions.db");
+    assert_int_equal(c.database.url.count, 0);
+    assert_null(c.database.password_file);
     assert_true(c.database.timeout_ms == 5000);
     assert_true(c.database.missed_lock_time_s == 30);
+    assert_true(c.database.index_max_staleness_ms == 0);
     assert_string_equal(c.auth.secrets, "broadcaster-secrets.json");
     assert_int_equal(c.auth.also_accept.count, 0);
     assert_false(c.auth.strict_permissions);
@@ -221,8 +224,8 @@ static const struct file_error_case {
     { "[log]\nlevel =\n", "x.ini:2: log.level: \"\": expected one of: error warn info debug" },
     { "[log]\naccess = on\n",
       "x.ini:2: log.access: \"on\": expected yes, no, true, false, 1 or 0" },
-    { "[database]\ntype = rqlite\n",
-      "x.ini:2: database.type: \"rqlite\": expected one of: sqlite memory" },
+    { "[database]\ntype = mysql\n",
+      "x.ini:2: database.type: \"mysql\": expected one of: sqlite postgres rqlite memory" },
     { "[database]\npath =\n", "x.ini:2: database.path: \"\": expected a path" },
     { "[auth]\nsecrets =\n", "x.ini:2: auth.secrets: \"\": expected a path, or none" },
     { "[broadcaster]\nlisten =\n", "x.ini:2: broadcaster.listen: \"\": expected HOST:PORT with a "
@@ -230,6 +233,9 @@ static const struct file_error_case {
     { "level = info\n", "x.ini:1: a key before the first [section]" },
     { "[log]\nlevel\n", "x.ini:2: expected [section], key = value, or a comment that begins with # "
                         "or ;" },
+    { "[database]\nurl = ftp://u:hush@x\n",
+      "x.ini:2: database.url: expected postgresql://HOST/NAME, or http://HOST:PORT of each node of "
+      "rqlite, or none" },
     { "[webhook]\nproxy = ftp://x\n",
       "x.ini:2: webhook.proxy: \"ftp://x\": expected http://HOST:PORT (or https, socks4, socks4a, "
       "socks5, socks5h), or none" },
@@ -469,6 +475,13 @@ static const struct value_case {
     { "webhook.proxy=http://", NULL },
     { "webhook.proxy=http://a b", NULL },
     { "webhook.proxy=none", "none" },
+    { "database.url=postgresql://u:p@h,i/d", "postgresql://u:p@h,i/d" },
+    { "database.url=http://h:1  https://i:2", "http://h:1 https://i:2" },
+    { "database.url=http://h:1 ftp://i:2", NULL },
+    { "database.url=h", NULL },
+    { "database.url=none", "none" },
+    { "database.index_max_staleness=500ms", "500ms" },
+    { "database.index_max_staleness=2h", NULL },
     /* Addresses. */
     { "broadcaster.listen=localhost:0", "localhost:0" },
     { "broadcaster.listen=a:1  b:2\tc:3", "a:1 b:2 c:3" },
@@ -588,6 +601,20 @@ static const struct check_case {
     { "missed.expo_max=1000", "missed.expo_base=100",
       "missed.expo_factor, expo_base and expo_max: a wait would exceed a year" },
     { "missed.expo_factor=0", "missed.expo_base=100", NULL },
+    { "database.type=postgres", NULL, "database.type = postgres needs database.url" },
+    { "database.type=rqlite", NULL, "database.type = rqlite needs database.url" },
+    { "database.type=memory", "database.url=http://h", NULL },
+    { "database.url=postgresql://h/d", NULL,
+      "database.url does not go with database.type = sqlite" },
+    { "database.type=postgres", "database.url=postgresql://h/d", NULL },
+    { "database.type=postgres", "database.url=postgres:///d", NULL },
+    { "database.type=postgres", "database.url=postgres://h/a postgres://h/b",
+      "database.url: postgres takes one URL, which may name several hosts" },
+    { "database.type=postgres", "database.url=http://h",
+      "database.url: database.type = postgres needs postgresql://..." },
+    { "database.type=rqlite", "database.url=http://h:4001 https://i:4001", NULL },
+    { "database.type=rqlite", "database.url=http://h:4001 postgres://i/d",
+      "database.url: database.type = rqlite needs http://HOST:PORT" },
 };
 
 static void the_whole_is_checked(void **state)
@@ -602,6 +629,41 @@ static void the_whole_is_checked(void **state)
         assert_true(checks[i].second == NULL || conf_set(&c, checks[i].second, &error));
         assert_int_equal(conf_check(&c, &error), checks[i].error == NULL);
         assert_string_equal(error.text, checks[i].error == NULL ? "" : checks[i].error);
+        conf_fini(&c);
+    }
+}
+
+/* And none of the errors about a password shows it. */
+static void a_password_is_given_once(void **state)
+{
+    static const struct {
+        const char *url;
+        bool has_password;
+    } urls[] = {
+        { "postgresql://u:hush@h/d", true },
+        { "postgresql://:hush@h/d", true },
+        { "postgresql://u@h:5432/d:x@y", false },
+        { "postgresql://h/d?password=hush", true },
+        { "postgresql://h/d?a=b&password=hush", true },
+        { "postgresql://h/d?passwords=b", false },
+        { "postgresql://u@h/d", false },
+        { "postgresql://h1:1,h2:2/d", false },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < TABLE_LEN(urls); i++) {
+        struct conf_error error = { "" };
+        char assignment[128];
+        struct conf c;
+
+        conf_init(&c);
+        snprintf(assignment, sizeof assignment, "database.url=%s", urls[i].url);
+        assert_true(conf_set(&c, "database.type=postgres", &error));
+        assert_true(conf_set(&c, assignment, &error));
+        assert_true(conf_check(&c, &error));
+        assert_true(conf_set(&c, "database.password_file=f", &error));
+        assert_int_equal(conf_check(&c, &error), !urls[i].has_password);
+        assert_null(strstr(error.text, "hush"));
         conf_fini(&c);
     }
 }
@@ -709,6 +771,7 @@ int main(void)
         cmocka_unit_test(errors_of_set),
         cmocka_unit_test(set_replaces_the_list_of_the_file_then_adds),
         cmocka_unit_test(the_whole_is_checked),
+        cmocka_unit_test(a_password_is_given_once),
         cmocka_unit_test(an_empty_list_of_addresses_is_found),
         cmocka_unit_test(the_sample_is_read_as_what_it_shows),
         cmocka_unit_test(the_sample_of_the_defaults_sets_nothing),

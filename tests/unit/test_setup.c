@@ -162,6 +162,80 @@ static void writes_what_a_broadcaster_needs(void **state)
     }
 }
 
+static void assert_no_such_file(const char *name)
+{
+    char path[128];
+
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    assert_int_equal(access(path, F_OK), -1);
+}
+
+static const struct database_case {
+    struct setup setup;
+    const char *url, *password, *password_file; /* NULL: none is written, none is named */
+} databases[] = {
+    { { .db = "postgres", .db_url = "postgresql://u:p%40%3aw:x@h1:1,h2:2/d?sslmode=require" },
+      "postgresql://u@h1:1,h2:2/d?sslmode=require",
+      "p@:w:x\n",
+      "database-password" },
+    { { .db = "postgres", .db_url = "postgres:///d?host=/run" },
+      "postgres:///d?host=/run",
+      NULL,
+      NULL },
+    { { .db = "postgres", .db_url = "postgresql://u@h/d", .db_password_file = "/run/secret" },
+      "postgresql://u@h/d",
+      NULL,
+      "/run/secret" },
+    { { .db = "rqlite", .db_url = "http://u:hush@a:4001" },
+      "http://u@a:4001",
+      "hush\n",
+      "database-password" },
+    { { .db = "rqlite", .db_url = "http://a:4001 https://b:4001" }, "http://a:4001", NULL, NULL },
+};
+
+static void passwords_of_databases_get_their_own_file(void **state)
+{
+    for (size_t i = 0; i < TABLE_LEN(databases); i++) {
+        const struct database_case *c = &databases[i];
+        char text[32768], expected[160];
+        struct setup s = c->setup;
+        struct conf_error error;
+        struct conf conf;
+        struct stat st;
+
+        s.dir = dir;
+        assert_int_equal(run(&s), 0);
+        assert_string_equal(err_text, "");
+        if (c->password != NULL) {
+            read_whole("database-password", text, sizeof text);
+            assert_string_equal(text, c->password);
+            assert_int_equal(stat(path_of("database-password"), &st), 0);
+            assert_int_equal(st.st_mode & 07777, 0600);
+            assert_int_equal(unlink(path_of("database-password")), 0);
+        } else {
+            assert_no_such_file("database-password");
+        }
+        read_whole(names[0], text, sizeof text);
+        assert_null(strstr(text, "hush"));
+        assert_null(strstr(out_text, "hush"));
+
+        conf_init(&conf);
+        assert_true(conf_read_file(&conf, path_of(names[0]), &error));
+        assert_true(conf_check(&conf, &error));
+        assert_string_equal(conf.database.type, s.db);
+        assert_string_equal(conf.database.url.items[0], c->url);
+        snprintf(expected, sizeof expected, "%s%s%s", c->password != NULL ? dir : "",
+                 c->password != NULL ? "/" : "", c->password_file == NULL ? "" : c->password_file);
+        if (c->password_file == NULL)
+            assert_null(conf.database.password_file);
+        else
+            assert_string_equal(conf.database.password_file, expected);
+        conf_fini(&conf);
+        remove_folder(state);
+        make_folder(state);
+    }
+}
+
 static void tells_what_to_do_next(void **state)
 {
     (void)state;
@@ -222,8 +296,24 @@ static const struct refused_case {
     struct setup setup;
     const char *error;
 } refused[] = {
-    { { .db = "rqlite" }, "--db: this release has no store but sqlite" },
-    { { .db = "postgres" }, "--db: this release has no store but sqlite" },
+    { { .db = "rqlite" }, "--db-url: is needed with this --db" },
+    { { .db = "postgres" }, "--db-url: is needed with this --db" },
+    { { .db_url = "postgresql://h/d" }, "--db-url: sqlite is a file, it has no URL" },
+    { { .db_password_file = "f" }, "--db-password-file: sqlite is a file, it has no password" },
+    { { .db = "postgres", .db_url = "ftp://u:hush@h/d" },
+      "--db-url: is not one that the configuration takes" },
+    { { .db = "postgres", .db_url = "postgresql://u@h/d?password=hush" },
+      "--db-url: has a password of a strange kind; use --db-password-file" },
+    { { .db = "postgres", .db_url = "postgresql://u:hu%0ash@h/d" },
+      "--db-url: has a password of a strange kind; use --db-password-file" },
+    { { .db = "postgres", .db_url = "postgresql://u:hush@h/d", .db_password_file = "f" },
+      "--db-password-file: the password is in --db-url already" },
+    { { .db = "postgres", .db_url = "http://h:4001" },
+      "--db-url: database.url: database.type = postgres needs postgresql://..." },
+    { { .db = "rqlite", .db_url = "postgresql://h/d" },
+      "--db-url: database.url: database.type = rqlite needs http://HOST:PORT" },
+    { { .db = "rqlite", .db_url = "http://u:hush@a:4001 http://b:4001" },
+      "--db-url: of several nodes must have no password; use --db-password-file" },
     { { .db = "x" }, "--db: must be sqlite, rqlite or postgres" },
     { { .db = "" }, "--db: must be sqlite, rqlite or postgres" },
     { { .to_broadcasters_auth = "md5" }, "--to-broadcasters-auth: must be hmac, token or none" },
@@ -291,13 +381,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
-        TEST(writes_what_a_broadcaster_needs),
-        TEST(tells_what_to_do_next),
-        TEST(secrets_are_new_each_time),
-        TEST(never_overwrites_a_file),
-        TEST(refuses_wrong_arguments_before_writing),
-        TEST(a_folder_that_cannot_be_made),
-        TEST(leaves_nothing_after_a_failure),
+        TEST(writes_what_a_broadcaster_needs), TEST(passwords_of_databases_get_their_own_file),
+        TEST(tells_what_to_do_next),           TEST(secrets_are_new_each_time),
+        TEST(never_overwrites_a_file),         TEST(refuses_wrong_arguments_before_writing),
+        TEST(a_folder_that_cannot_be_made),    TEST(leaves_nothing_after_a_failure),
 #undef TEST
     };
 

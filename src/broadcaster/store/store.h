@@ -81,7 +81,10 @@ struct store_macs {
 struct log;
 
 struct store_conf {
-    const char *path;            /* sqlite: the database file */
+    const char *path;  /* sqlite: the database file */
+    char *const *urls; /* postgres: one; rqlite: of each node */
+    size_t n_urls;
+    const char *password_file;   /* for store_password_read; NULL: none */
     uint64_t timeout_ms;         /* longest wait for the store before STORE_UNAVAILABLE */
     uint64_t missed_lock_time_s; /* lock on a row being swept */
     size_t max_queued;           /* writes waiting for a commit; more: STORE_UNAVAILABLE */
@@ -122,6 +125,10 @@ typedef void store_missed_fn(void *arg, enum store_status status, const struct s
 
 struct store_ops {
     const char *name; /* of the option database.type */
+
+    /* Looks for mistakes in `conf` without a connection. false: one line in `error`. NULL: nothing to
+     * check. */
+    bool (*conf_check)(const struct store_conf *conf, char error[256]);
 
     /* Opens, creates what is absent, feeds the whole content to `feed`. On failure returns false
      * with one line in `error` and nothing is to be freed. `conf` and `feed` are copied. */
