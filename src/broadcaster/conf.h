@@ -10,13 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-struct conf_list {
-    char **items;
-    size_t count;
-    bool by_set; /* given by conf_set: the next one grows it */
-};
-
-#define CONF_NONE UINT64_MAX /* a size, time or count whose value is `none` */
+#include "conf_value.h"
 
 /* A field a key, named after it; times in milliseconds, sizes in bytes; CONF_NONE where `none` is
  * allowed. */

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "cidr.h"
-#include "conf.h"
 #include "log.h"
 #include "mem.h"
 

@@ -1,6 +1,6 @@
 /*
- * One value of the configuration: text to field and back, as the option's row in the table says.
- * Private to conf.c.
+ * One value of a configuration: text to field and back, as the option's row in a table says. The
+ * tables are the programs' (conf.c of the broadcaster, options.c of the subscriber).
  */
 #ifndef CONF_VALUE_H
 #define CONF_VALUE_H
@@ -9,6 +9,14 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+
+struct conf_list {
+    char **items;
+    size_t count;
+    bool by_set; /* not from a file: the next one grows it */
+};
+
+#define CONF_NONE UINT64_MAX /* a size, time or count whose value is `none` */
 
 enum conf_type {
     CONF_COUNT,       /* uint64_t */
@@ -30,7 +38,7 @@ enum conf_type {
 struct conf_option {
     const char *section, *key;
     enum conf_type type;
-    size_t field;        /* offset in struct conf */
+    size_t field;        /* offset in the program's struct */
     const char *def;     /* as one writes it in the file */
     uint64_t min, max;   /* of numbers, in the unit of the field */
     bool none;           /* may be `none` */
