@@ -17,7 +17,8 @@ struct stream;
 
 /* What a stream tells its user. None of these runs inside a call of the user into the stream. */
 struct stream_events {
-    /* Bytes, at least one; they die on return. stream_read_stop, send, close are allowed here. */
+    /* Bytes, at least one; they die on return, and may be written over until then (a websocket unmasks
+     * them in place). stream_read_stop, send, close are allowed here. */
     void (*on_read)(void *arg, struct lonely_span bytes);
     /* The peer sends no more; it may still read. */
     void (*on_end)(void *arg);
@@ -43,6 +44,7 @@ struct stream_ops {
     void (*shutdown)(struct stream *s);
     void (*close)(struct stream *s);
     bool (*has_unread)(struct stream *s); /* NULL: cannot tell */
+    bool is_tls;
 };
 
 /* The public beginning of each kind of stream. */
@@ -50,7 +52,17 @@ struct stream {
     const struct stream_ops *ops;
     const struct stream_events *events;
     void *arg;
+    /* Told after on_closed, whoever its user was by then: for a listener that counts. NULL: nobody. */
+    void (*on_gone)(void *arg);
+    void *gone_arg;
 };
+
+/* For those who make streams: the last that happens to one, whose memory may be freed then. */
+static inline void stream_gone(const struct stream *s)
+{
+    if (s->on_gone != NULL)
+        s->on_gone(s->gone_arg);
+}
 
 /* From now on `events` are told to `arg`. Not while a stream_send is under way. */
 static inline void stream_attach(struct stream *s, const struct stream_events *events, void *arg)

@@ -143,8 +143,10 @@ static void on_uv_close(uv_handle_t *handle)
 {
     struct stream_tcp *t = handle->data;
 
-    if (t->stream.events != NULL)
+    if (t->stream.events != NULL) {
         t->stream.events->on_closed(t->stream.arg);
+        stream_gone(&t->stream);
+    }
     mem_free(t);
 }
 
@@ -173,7 +175,7 @@ struct stream *stream_tcp_open(uv_loop_t *loop, int fd, struct stream_buffer *bu
         close(fd);
         return NULL;
     }
-    t->stream = (struct stream){ &tcp_ops, events, arg };
+    t->stream = (struct stream){ .ops = &tcp_ops, .events = events, .arg = arg };
     t->handle.data = t;
     t->buffer = buffer;
     if (uv_tcp_open(&t->handle, fd) != 0) {

@@ -484,6 +484,7 @@ static void on_inner_closed(void *arg)
     buf_fini(&t->late);
     mem_free(t->pending);
     t->stream.events->on_closed(t->stream.arg);
+    stream_gone(&t->stream);
     mem_free(t);
     shared->streams--;
     check_closed(shared);
@@ -507,6 +508,7 @@ static const struct stream_ops tls_ops = {
     .send = tls_send,
     .shutdown = tls_shutdown,
     .close = tls_close,
+    .is_tls = true,
 };
 
 static const struct stream_events inner_events = {
@@ -549,7 +551,7 @@ struct stream *stream_tls_open(struct tls_loop *shared, struct tls_server *serve
         close(fd);
         return NULL;
     }
-    t->stream = (struct stream){ &tls_ops, events, arg };
+    t->stream = (struct stream){ .ops = &tls_ops, .events = events, .arg = arg };
     t->inner = stream_tcp_open(shared->loop, fd, buffer, &inner_events, t);
     if (t->inner == NULL) {
         SSL_free(t->ssl);

@@ -217,7 +217,8 @@ static void start_with(struct fixture *f, uint64_t header_timeout_ms)
     assert_int_equal(uv_loop_init(&f->loop), 0);
     f->server = http_server_create(&f->loop, &conf, on_request, f);
     f->conn = http_conn_create(f->server);
-    f->fake.stream = (struct stream){ &fake_ops, &http_conn_events, f->conn };
+    f->fake.stream =
+        (struct stream){ .ops = &fake_ops, .events = &http_conn_events, .arg = f->conn };
     http_conn_begin(f->conn, &f->fake.stream);
 }
 
