@@ -16,19 +16,24 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-/* A connection to "HOST:PORT" that waits at most 10 seconds for anything, or -1. */
+/* A connection to "HOST:PORT" or "[IPV6]:PORT" that waits at most 10 seconds for anything, or -1. */
 static inline int http_connect(const char *address)
 {
     const struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
     const struct timeval patience = { .tv_sec = 10 };
     const char *colon = strrchr(address, ':');
+    size_t len = colon != NULL ? (size_t)(colon - address) : 0;
     struct addrinfo *found;
     char host[256];
     int fd;
 
-    if (colon == NULL || (size_t)(colon - address) >= sizeof(host))
+    if (colon == NULL || len >= sizeof(host))
         return -1;
-    snprintf(host, sizeof(host), "%.*s", (int)(colon - address), address);
+    if (len > 2 && address[0] == '[' && address[len - 1] == ']') {
+        address++;
+        len -= 2;
+    }
+    snprintf(host, sizeof(host), "%.*s", (int)len, address);
     if (getaddrinfo(host, colon + 1, &hints, &found) != 0)
         return -1;
     fd = socket(found->ai_family, SOCK_STREAM, 0);

@@ -4,8 +4,10 @@ Each ring leaves a JUnit file; the last line printed is "N passed, N failed, N s
 them. A ring that cannot be built counts as one failure, so that the others are still seen.
 """
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,7 @@ BUILD = ROOT / "build"
 PYTEST = [str(BUILD / "venv/bin/python"), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
 
 FUZZ_SECONDS = 3  # a target
+GRACE_SECONDS = 5  # for a ring that is told to end
 
 # name of the build: compiler, meson options, environment of its programs
 SANITIZER_ENV = {
@@ -56,7 +59,11 @@ class Tally:
         if not path.exists():
             self.add_step(ring, False, "no results")
             return
-        cases = list(ElementTree.parse(path).getroot().iter("testcase"))
+        try:
+            cases = list(ElementTree.parse(path).getroot().iter("testcase"))
+        except ElementTree.ParseError as error:
+            self.add_step(ring, False, f"{path.name} cannot be read: {error}")
+            return
         bad = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
         skipped = [c for c in cases if c.find("skipped") is not None]
         failed = len(bad)
@@ -68,26 +75,39 @@ class Tally:
         self.add(ring, len(cases) - len(bad) - len(skipped), failed, len(skipped), troubles)
 
 
+def end_session(process):
+    """Ends a command and all that it has started. `meson test` gives each test a session of its own, but
+    ends them when it is asked to end."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
+
+
 def run(command, log=None, env=None, timeout=1800):
-    """Exit status of a command; its output goes to `log`, shown when it fails."""
-    output = open(log, "wb") if log else None
-    try:
-        result = subprocess.run(
+    """Exit status of a command, 124 when it took too long; its output goes to `log`, shown when it
+    fails."""
+    with open(log, "wb") if log else contextlib.nullcontext() as output:
+        process = subprocess.Popen(
             command,
             cwd=ROOT,
             env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT if log else None,
-            timeout=timeout,
+            start_new_session=True,
         )
-        code = result.returncode
-    except subprocess.TimeoutExpired:
-        code = 124
-    if output:
-        output.close()
-        if code != 0:
-            sys.stdout.write(Path(log).read_text(errors="replace")[-20000:])
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            end_session(process)
+            code = 124
+        except BaseException:  # Ctrl-C does not reach another session
+            end_session(process)
+            raise
+    if log and code != 0:
+        sys.stdout.write(Path(log).read_text(errors="replace")[-20000:])
     return code
 
 
@@ -112,14 +132,28 @@ def check_sources(tally):
     tally.add_step("man pages", run(["mandoc", "-Tlint", "-Wwarning", *pages]) == 0)
 
 
-def check_build(tally, name):
-    compiler, options, env = BUILDS[name]
-    folder = BUILD / name
+def set_up(name):
+    """Makes the build folder, anew when it was made otherwise than BUILDS says now."""
+    compiler, options, _env = BUILDS[name]
+    folder, note = BUILD / name, BUILD / f"{name}.setup"
     setup = ["meson", "setup", str(folder), "-Dtests=true", "-Dwerror=true", *options]
-    if not (folder / "build.ninja").exists():
-        if run(setup, BUILD / f"{name}.setup.log", {"CC": compiler}) != 0:
-            tally.add_step(f"{name} build", False)
-            return False
+    made_by = " ".join([f"CC={compiler}", *setup])
+    if (folder / "build.ninja").exists():
+        if note.exists() and note.read_text() == made_by:
+            return True
+        setup.append("--wipe")
+    if run(setup, BUILD / f"{name}.setup.log", {"CC": compiler}) != 0:
+        return False
+    note.write_text(made_by)
+    return True
+
+
+def check_build(tally, name):
+    env = BUILDS[name][2]
+    folder = BUILD / name
+    if not set_up(name):
+        tally.add_step(f"{name} build", False)
+        return False
     built = run(["ninja", "-C", str(folder)], BUILD / f"{name}.build.log") == 0
     tally.add_step(f"{name} build", built)
     if not built:
@@ -175,4 +209,5 @@ def main():
     return 1 if tally.failed else 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -166,6 +166,53 @@ static void put_bytes(struct line *l, const void *ptr, size_t len)
         put(l, "\"", 1);
 }
 
+static bool ends_authority(char c)
+{
+    return c == '/' || c == '?' || c == '#';
+}
+
+/* Where in a URL user and password are; false: it has none. */
+static bool find_userinfo(const char *url, size_t len, size_t *start, size_t *end)
+{
+    const char *at;
+
+    *start = 0;
+    for (size_t i = 0; i + 3 <= len && !ends_authority(url[i]); i++)
+        if (memcmp(url + i, "://", 3) == 0)
+            *start = i + 3;
+    *end = *start;
+    while (*end < len && !ends_authority(url[*end]))
+        ++*end;
+    at = memrchr(url + *start, '@', *end - *start);
+    if (at == NULL)
+        return false;
+    *end = (size_t)(at - url);
+    return true;
+}
+
+/* Enough of the URL to fill a value, without its user and password. */
+static void put_url(struct line *l, const char *url, size_t len)
+{
+    static const char hidden[] = "***";
+    const size_t hidden_len = sizeof hidden - 1;
+    char text[LOG_VALUE_MAX + 1];
+    size_t start, end, rest;
+
+    if (len == 0 || !find_userinfo(url, len, &start, &end)) {
+        put_bytes(l, url, len);
+        return;
+    }
+    if (start > sizeof text - hidden_len)
+        start = sizeof text - hidden_len;
+    memcpy(text, url, start);
+    memcpy(text + start, hidden, hidden_len);
+    rest = len - end;
+    if (rest > sizeof text - start - hidden_len)
+        rest = sizeof text - start - hidden_len;
+    memcpy(text + start + hidden_len, url + end, rest);
+    put_bytes(l, text, start + hidden_len + rest);
+}
+
 static void put_double(struct line *l, double x)
 {
     char text[32];
@@ -188,6 +235,9 @@ static void put_value(struct line *l, const struct log_field *f)
         break;
     case LOG_TYPE_SPAN:
         put_bytes(l, f->value.span.ptr, f->value.span.len);
+        break;
+    case LOG_TYPE_URL:
+        put_url(l, f->value.span.ptr, f->value.span.len);
         break;
     case LOG_TYPE_U64:
         snprintf(text, sizeof text, "%" PRIu64, f->value.u64);

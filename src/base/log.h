@@ -78,6 +78,7 @@ enum log_type {
     LOG_TYPE_END,
     LOG_TYPE_STR,
     LOG_TYPE_SPAN,
+    LOG_TYPE_URL,
     LOG_TYPE_U64,
     LOG_TYPE_I64,
     LOG_TYPE_F64,
@@ -104,11 +105,14 @@ struct log_field {
     ((struct log_field){ .key = (k), .type = (t), .value = { .member = __VA_ARGS__ } })
 #define LOG_STR(key_, s)           LOG_FIELD_(key_, LOG_TYPE_STR, str, (s)) /* NULL is written as nothing */
 #define LOG_SPAN(key_, ptr_, len_) LOG_FIELD_(key_, LOG_TYPE_SPAN, span, { (ptr_), (len_) })
-#define LOG_U64(key_, n)           LOG_FIELD_(key_, LOG_TYPE_U64, u64, (n))
-#define LOG_I64(key_, n)           LOG_FIELD_(key_, LOG_TYPE_I64, i64, (n))
-#define LOG_F64(key_, x)           LOG_FIELD_(key_, LOG_TYPE_F64, f64, (x))
-#define LOG_BOOL(key_, b_)         LOG_FIELD_(key_, LOG_TYPE_BOOL, b, (b_))
-#define LOG_END                    ((struct log_field){ .type = LOG_TYPE_END })
+/* A span that is a URL, perhaps: what stands before an `@` in its authority, user and password, is
+ * written as `***`. */
+#define LOG_URL(key_, ptr_, len_) LOG_FIELD_(key_, LOG_TYPE_URL, span, { (ptr_), (len_) })
+#define LOG_U64(key_, n)          LOG_FIELD_(key_, LOG_TYPE_U64, u64, (n))
+#define LOG_I64(key_, n)          LOG_FIELD_(key_, LOG_TYPE_I64, i64, (n))
+#define LOG_F64(key_, x)          LOG_FIELD_(key_, LOG_TYPE_F64, f64, (x))
+#define LOG_BOOL(key_, b_)        LOG_FIELD_(key_, LOG_TYPE_BOOL, b, (b_))
+#define LOG_END                   ((struct log_field){ .type = LOG_TYPE_END })
 
 /* Writes a line, whatever its level; `fields` ends with LOG_END. For the macros below. */
 void log_write(struct log *log, enum log_level level, const char *event,

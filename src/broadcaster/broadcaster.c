@@ -237,6 +237,7 @@ bool broadcaster_create(const struct conf *conf, struct keys *keys, const struct
     b->index = index_create();
     b->policy = policy_create(&conf->webhook.allow, &conf->webhook.deny);
     b->started_s = clock_wall_s(clock);
+    atomic_init(&b->log_access, conf->log.access);
     keys_ref(keys);
     key_ring_init(&b->keys, keys);
     create_replay(b);

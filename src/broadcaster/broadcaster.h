@@ -54,6 +54,7 @@ struct broadcaster {
     struct admin *admin;        /* NULL: none */
     struct peer_limit *peers;   /* NULL: no limit */
     double started_s;           /* wall clock */
+    atomic_bool log_access;     /* log.access; SIGHUP changes it */
     atomic_bool draining;       /* or stopping */
     uint64_t max_connections;   /* limits.max_connections, capped by the descriptor limit */
     atomic_size_t posts_queued; /* waiting in the outboxes of all workers */

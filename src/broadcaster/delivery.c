@@ -201,7 +201,7 @@ static void delivery_free(struct delivery *d)
         if (!d->chunk->reading)
             chunk_release(d->chunk);
     }
-    mem_free(d->authorization);
+    gate_header_free(d->authorization);
     mem_free(d->head);
     mem_free(d);
 }
@@ -210,7 +210,7 @@ static void log_failure(const struct delivery *d, int http_status, const char *r
 {
     const struct index_url *url = d->subscription->url;
 
-    log_warn_limited(d->worker->b->log, "delivery_failed", LOG_SPAN("url", url->text, url->len),
+    log_warn_limited(d->worker->b->log, "delivery_failed", LOG_URL("url", url->text, url->len),
                      LOG_SPAN("topic", d->message->topic.ptr, d->message->topic.len),
                      LOG_I64("status", http_status), LOG_STR("reason", reason), LOG_END);
 }

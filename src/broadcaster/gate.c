@@ -242,5 +242,13 @@ bool gate_header(struct gate *g, const struct lonely_auth_input *in, char **line
     memcpy(*line, name, at);
     memcpy(*line + at, authorization.ptr, authorization.len);
     (*line)[at + authorization.len] = '\0';
+    explicit_bzero(text, authorization.len);
     return true;
+}
+
+void gate_header_free(char *line)
+{
+    if (line != NULL)
+        explicit_bzero(line, strlen(line));
+    mem_free(line);
 }

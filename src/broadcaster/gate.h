@@ -69,9 +69,12 @@ void gate_forget(struct gate_wait *wait);
 bool gate_sign(struct gate *g, const struct lonely_auth_input *in, uint8_t *out,
                struct lonely_span *authorization);
 
-/* The same as a header line, "Authorization: ...", in memory that the caller frees with mem_free; NULL
+/* The same as a header line, "Authorization: ...", which the caller frees with gate_header_free; NULL
  * under none. */
 bool gate_header(struct gate *g, const struct lonely_auth_input *in, char **line);
+
+/* Wipes it first: under token it holds the secret. NULL is allowed. */
+void gate_header_free(char *line);
 
 /* The HTTP status that refuses a request: 401, 403 or 503; 0 for OK. */
 int gate_status(enum lonely_auth_result result);

@@ -87,7 +87,7 @@ static void unsubscribe(struct notify *n, const struct subscription *s)
     struct store_row row = row_of(s);
 
     log_info_limited(
-        n->worker->b->log, "unsubscribed_by_reply", LOG_SPAN("url", row.url.ptr, row.url.len),
+        n->worker->b->log, "unsubscribed_by_reply", LOG_URL("url", row.url.ptr, row.url.len),
         LOG_SPAN(s->kind == STORE_GLOB ? "glob" : "topic", row.key.ptr, row.key.len), LOG_END);
     n->worker->b->store_ops->unsubscribe(n->worker->store, &row, on_stored, n);
 }

@@ -66,15 +66,16 @@ static void log_started(const struct broadcaster *b)
              LOG_U64("workers", b->worker_count), LOG_END);
 }
 
-static void apply_log(struct log *log, const struct conf *conf)
+static void apply_log(struct broadcaster *b, const struct conf *conf)
 {
     enum log_level level;
     enum log_format format;
 
     if (log_level_parse(conf->log.level, &level))
-        log_set_level(log, level);
+        log_set_level(b->log, level);
     if (log_format_parse(conf->log.format, &format))
-        log_set_format(log, format);
+        log_set_format(b->log, format);
+    atomic_store(&b->log_access, conf->log.access);
 }
 
 /* SIGHUP: configuration and secrets are read again; secrets, log options and the files of [tls] count
@@ -98,7 +99,7 @@ static void reload(struct broadcaster *b, const struct options *options)
         log_error(b->log, "reload_failed", LOG_STR("error", conf_error.text), LOG_END);
     } else {
         broadcaster_set_keys(b, keys);
-        apply_log(b->log, &conf);
+        apply_log(b, &conf);
         log_info(b->log, "reloaded", LOG_STR("level", conf.log.level), LOG_END);
     }
     conf_fini(&conf);

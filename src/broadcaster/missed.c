@@ -93,7 +93,7 @@ static void call_free(struct missed_call *call)
 {
     struct missed_sweeper *s = call->sweeper;
 
-    mem_free(call->authorization);
+    gate_header_free(call->authorization);
     mem_free(call->body);
     mem_free(call);
     s->calls--;
@@ -158,7 +158,7 @@ static void retry_later(struct missed_call *call)
     }
     count(call, METRICS_MISSED_GIVEN_UP);
     log_warn_limited(w->b->log, "missed_given_up",
-                     LOG_SPAN("recovery", call->item.recovery.ptr, call->item.recovery.len),
+                     LOG_URL("recovery", call->item.recovery.ptr, call->item.recovery.len),
                      LOG_U64("attempts", attempts), LOG_END);
     store->missed_clear(w->store, &call->item, on_item_stored, call);
 }
@@ -181,7 +181,7 @@ static void on_checked(void *arg, enum lonely_auth_result result)
         return;
     }
     log_warn_limited(w->b->log, "missed_reply_refused",
-                     LOG_SPAN("recovery", call->item.recovery.ptr, call->item.recovery.len),
+                     LOG_URL("recovery", call->item.recovery.ptr, call->item.recovery.len),
                      LOG_STR("authorization", lonely_auth_result_str(result)), LOG_END);
     retry_later(call);
 }

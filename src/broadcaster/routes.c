@@ -54,6 +54,11 @@ static void count_rejected(struct worker *w, enum metrics_reason reason)
         metrics_add(&w->metrics->rejected[reason], 1);
 }
 
+static bool logs_access(const struct worker *w)
+{
+    return atomic_load_explicit(&w->b->log_access, memory_order_relaxed);
+}
+
 static void log_access(struct worker *w, const struct http_exchange *x, struct lonely_span method,
                        struct lonely_span path, int status, uint64_t ns)
 {
@@ -81,7 +86,7 @@ static void tell(struct request *r, int status)
         metrics_observe(&w->metrics->request_time[route], ns);
         count_rejected(w, r->reason == METRICS_REASON_NONE ? metrics_reason_of(status) : r->reason);
     }
-    if (w->b->conf->log.access)
+    if (logs_access(w))
         log_access(w, r->exchange, method,
                    (struct lonely_span){ (const uint8_t *)r->route->path, strlen(r->route->path) },
                    status, ns);
@@ -93,7 +98,7 @@ void routes_on_reject(void *app, int status, const struct sockaddr *peer)
     char text[PEER_TEXT_MAX];
 
     count_rejected(w, status == 0 ? METRICS_REASON_ADDRESS_LIMIT : metrics_reason_of(status));
-    if (status != 0 && !w->b->conf->log.access)
+    if (status != 0 && !logs_access(w))
         return;
     peer_print(peer, text);
     if (status == 0)
@@ -112,7 +117,7 @@ static void refuse(struct worker *w, struct http_exchange *x, enum metrics_route
 {
     metrics_add(&w->metrics->requests[route][metrics_status_of(status)], 1);
     count_rejected(w, metrics_reason_of(status));
-    if (w->b->conf->log.access)
+    if (logs_access(w))
         log_access(w, x, x->head.method, path_of(x->head.target), status, 0);
     http_exchange_respond(x, &(struct http_response){
                                  .status = status,
@@ -175,7 +180,7 @@ bool request_url_allowed(const struct request *r, struct lonely_span url)
 
     if (verdict == POLICY_LATER || verdict == POLICY_ALLOW)
         return true;
-    log_warn_limited(b->log, "subscribe_refused", LOG_SPAN("url", url.ptr, url.len),
+    log_warn_limited(b->log, "subscribe_refused", LOG_URL("url", url.ptr, url.len),
                      LOG_STR("reason", verdict == POLICY_SCHEME ? "neither http nor https"
                                                                 : "address not allowed"),
                      LOG_END);
@@ -205,6 +210,8 @@ void request_free(struct request *r)
         tell(r, 0);
     if (r->wait != NULL)
         gate_forget(r->wait);
+    if (r->authorization_copy != NULL) /* under token it is the secret */
+        explicit_bzero(r->authorization_copy, r->authorization.len);
     mem_free(r->authorization_copy);
     worker_release(r->worker);
     mem_free(r);
@@ -277,7 +284,7 @@ static void answer_signed(struct request *r, enum lonely_stateless_type type,
                                             .content_type = "application/octet-stream",
                                             .body = { bytes, len } });
     else
-        respond(r, &(struct http_response){ .status = 500 });
+        request_answer(r, 500);
     if (bytes != small)
         mem_free(bytes);
 }
@@ -291,7 +298,7 @@ void request_answer_body(struct request *r, enum lonely_stateless_type type,
     if (gate_sign(r->worker->gate, in, authorization, &body->authorization))
         answer_signed(r, type, body);
     else
-        respond(r, &(struct http_response){ .status = 500 });
+        request_answer(r, 500);
 }
 
 void request_answer_generic(struct request *r, struct lonely_auth_input *in)

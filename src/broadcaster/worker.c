@@ -143,7 +143,7 @@ static bool allow_address(void *arg, const char *url, const struct sockaddr *add
 
     if (!allowed) {
         uv_ip_name(address, text, sizeof(text));
-        log_warn_limited(w->b->log, "webhook_refused", LOG_STR("url", url),
+        log_warn_limited(w->b->log, "webhook_refused", LOG_URL("url", url, strlen(url)),
                          LOG_STR("address", text), LOG_END);
     }
     return allowed;

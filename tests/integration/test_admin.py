@@ -591,6 +591,21 @@ def test_no_access_log_by_default(broadcaster):
     assert not [line for line in broadcaster.err if "request" in line]
 
 
+def test_access_log_on_sighup(start_broadcaster):
+    broadcaster = start_broadcaster()
+    config = broadcaster.folder / "lonelypss.ini"
+    before = config.read_text()
+    for turn, (text, lines) in enumerate([("yes", 1), ("no", 1), ("yes", 2)], 1):
+        config.write_text(before.replace("#access = no", f"access = {text}"))
+        broadcaster.signal(signal.SIGHUP)
+        wait_until(lambda: sum(" info reloaded " in line for line in list(broadcaster.err)) == turn,
+                   "the reload")
+        assert notify(broadcaster, "nobody") == 0
+        wait_until(lambda: len(access_lines(broadcaster)) >= lines, "the line")
+    assert broadcaster.stop() == 0
+    assert len(access_lines(broadcaster)) == 2
+
+
 # ---- Connections an address ----
 
 

@@ -27,6 +27,12 @@ def test_subscribe_and_post(broadcaster):
     assert post(broadcaster.address, "demo/hello", "Hello").stdout == "notified 0\n"
 
 
+def test_ipv6(start_broadcaster):
+    broadcaster = start_broadcaster(listen="[::1]:0")
+    assert broadcaster.address.startswith("[::1]:")
+    assert post(broadcaster.address, "t", "Hello").stdout == "notified 0\n"
+
+
 def test_wrong_use(broadcaster):
     for program in ("post_notify", "webhook_subscriber"):
         result = subprocess.run([EXAMPLES / program], capture_output=True, text=True,

@@ -122,6 +122,67 @@ static void values_cannot_break_a_line(void **state)
     close_log();
 }
 
+static const struct value_case url_cases[] = {
+    { "http://host/path", "http://host/path" },
+    { "http://user:pass@host:80/p@q?r@s#t@u", "http://***@host:80/p@q?r@s#t@u" },
+    { "http://user@host", "http://***@host" },
+    { "http://a@b:c@d@host/", "http://***@host/" },
+    { "http://@host/", "http://***@host/" },
+    { "http://host/a@b", "http://host/a@b" },
+    { "http://host?a://b@c", "http://host?a://b@c" },
+    { "http://host#a@b", "http://host#a@b" },
+    { "user:pass@host", "***@host" },
+    { "/http://user:pass@host", "/http://user:pass@host" },
+    { "//user@host", "//user@host" },
+    { "http://us\"er@ho\"st", "\"http://***@ho\\x22st\"" },
+    { "x", "x" },
+    { "@", "***@" },
+    { "", "\"\"" },
+};
+
+static void urls_do_not_tell_user_and_password(void **state)
+{
+    char expected[256];
+
+    (void)state;
+    open_log(LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
+    for (size_t i = 0; i < TABLE_LEN(url_cases); i++) {
+        const struct value_case *c = &url_cases[i];
+
+        log_info(&tested, "e", LOG_URL("k", c->value, strlen(c->value)), LOG_END);
+        snprintf(expected, sizeof expected, "2025-01-31T12:00:00.123Z info e k=%s\n", c->text);
+        assert_string_equal(take(), expected);
+    }
+    close_log();
+}
+
+/* Wherever the user begins and ends, what a value has room for is all that is read or written. */
+static void long_urls_do_not_either(void **state)
+{
+    static char url[3 * LOG_VALUE_MAX];
+
+    (void)state;
+    open_log(LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
+    for (size_t scheme = 0; scheme < 2 * LOG_VALUE_MAX; scheme += 7) {
+        for (size_t user = 0; scheme + user + 4 < sizeof url; user += 101) {
+            const char *line;
+
+            memset(url, 'h', sizeof url);
+            memset(url, 's', scheme);
+            memcpy(url + scheme, "://", 3);
+            memset(url + scheme + 3, 'U', user);
+            url[scheme + 3 + user] = '@';
+            log_info(&tested, "e", LOG_URL("k", url, sizeof url), LOG_END);
+            line = take();
+            assert_null(strchr(line, 'U'));
+            assert_true(strlen(line) < LOG_VALUE_MAX + 64);
+            if (scheme < LOG_VALUE_MAX - 3)
+                assert_non_null(strstr(line, "://***"));
+        }
+    }
+    close_log();
+}
+
 /* Whatever byte is logged, the line is printable ASCII with one newline, in either format. */
 static void every_byte_is_escaped_or_printable(void **state)
 {
@@ -378,6 +439,8 @@ int main(void)
         cmocka_unit_test(a_line_of_text),
         cmocka_unit_test(a_line_of_json),
         cmocka_unit_test(values_cannot_break_a_line),
+        cmocka_unit_test(urls_do_not_tell_user_and_password),
+        cmocka_unit_test(long_urls_do_not_either),
         cmocka_unit_test(every_byte_is_escaped_or_printable),
         cmocka_unit_test(a_long_value_is_cut),
         cmocka_unit_test(a_long_line_leaves_fields_out),
