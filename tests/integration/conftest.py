@@ -19,6 +19,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = Path(os.environ.get("LONELY_BUILD", ROOT / "build/release"))
 LONELYPSS = BUILD / "src/broadcaster/lonelypss"
+# Sanitizers make programs several times slower: long tests take less then.
+SANITIZED = b"__asan_init" in LONELYPSS.read_bytes() if LONELYPSS.exists() else False
 PATIENCE = 30  # seconds until a test gives up waiting; generous, for sanitizers on busy machines
 
 

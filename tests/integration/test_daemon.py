@@ -14,7 +14,7 @@ import pytest
 import bodies
 import subscriber as scripted
 from bodies import NOTIFY
-from conftest import wait_until
+from conftest import SANITIZED, wait_until
 from wire import Wire, head, message, notify, post, subscribe, unsubscribe
 
 
@@ -38,6 +38,10 @@ def logged(broadcaster, event):
 def drain(broadcaster, number=signal.SIGTERM):
     broadcaster.signal(number)
     wait_until(lambda: logged(broadcaster, "draining"), "the log line")
+
+
+def rows(broadcaster):
+    return broadcaster.query("SELECT count(*) FROM httppubsub_subscription_exacts")[0][0]
 
 
 def refuses_connections(broadcaster):
@@ -128,6 +132,28 @@ def test_long_matches(start_broadcaster):
             assert reply is None or reply.status == 503
 
 
+LONG = 30000 if SANITIZED else 300000
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["after drain_timeout", "at once"])
+def test_long_set(start_broadcaster, twice):
+    """One that is under way is given up, in whichever of its parts; what it has done stays good."""
+    broadcaster = start_broadcaster(broadcaster__drain_timeout="1h" if twice else "100ms")
+    url = "http://192.0.2.1:3002/v1/receive"
+    with Wire(broadcaster) as wire:
+        wire.send(message(bodies.SET, bodies.set_subscriptions(url, [b"%07d" % i for i in range(LONG)])))
+        wait_until(lambda: rows(broadcaster) > 0, "the first rows")
+        drain(broadcaster)
+        if twice:
+            broadcaster.signal(signal.SIGTERM)
+        assert broadcaster.wait() == 0
+        with contextlib.suppress(ConnectionResetError):
+            reply = wire.reply()
+            assert reply is None or reply.status == 503
+    assert 0 < rows(broadcaster) < LONG
+    assert broadcaster.query("PRAGMA integrity_check") == [("ok",)]
+
+
 def test_idle_connections_do_not_delay(start_broadcaster):
     """New ones, kept ones, and peers in the middle of a head."""
     broadcaster = start_broadcaster(broadcaster__drain_timeout="10m", http__keepalive_timeout="10m")
@@ -186,6 +212,21 @@ def test_hangup_rereads_the_log_level(start_broadcaster):
 # ---- Killed ----
 
 
+def publish(broadcaster, count):
+    """Notifies on one connection until it breaks."""
+    try:
+        with Wire(broadcaster) as wire:
+            while True:
+                wire.send(message(NOTIFY, bodies.notify("t", b"hello")))
+                reply = wire.reply()
+                if reply is None:
+                    return
+                assert reply.status == 200, reply
+                count.append("t")
+    except OSError:
+        pass
+
+
 def churn(broadcaster, thread, mine, count):
     """Subscribes and unsubscribes on one connection until it breaks, and notes what was confirmed; what
     was asked for last may or may not have happened."""
@@ -211,17 +252,18 @@ def churn(broadcaster, thread, mine, count):
 
 
 def test_killed_under_load(start_broadcaster):
-    """At random moments: nothing that was acknowledged is lost or comes back."""
+    """At random moments: nothing that was acknowledged is lost or comes back, nothing is invented."""
     chance = random.Random(20)
     broadcaster = start_broadcaster()
     acknowledged = [{} for _ in range(4)]
-    for _ in range(8):
+    for _ in range(50):
         count = []
         threads = [threading.Thread(target=churn, args=(broadcaster, i, acknowledged[i], count))
                    for i in range(4)]
+        threads.append(threading.Thread(target=publish, args=(broadcaster, count)))
         for thread in threads:
             thread.start()
-        wanted = chance.randrange(1, 1000)
+        wanted = chance.randrange(1, 500)
         wait_until(lambda: len(count) >= wanted, "some load")
         broadcaster.kill()
         for thread in threads:
@@ -229,6 +271,7 @@ def test_killed_under_load(start_broadcaster):
         broadcaster = start_broadcaster(broadcaster.folder)
         assert broadcaster.query("PRAGMA integrity_check") == [("ok",)]
         rows = {url for url, in broadcaster.query("SELECT url FROM httppubsub_subscription_exacts")}
+        assert rows <= {key for mine in acknowledged for key in mine}
         for mine in acknowledged:
             for key, there in mine.items():
                 if there is not None:

@@ -211,6 +211,26 @@ def test_full_outbox(start_broadcaster, start_subscriber, pool, gate):
     assert notify(broadcaster, "seven") == 7
 
 
+def test_all_workers_share_the_queue(start_broadcaster, start_subscriber, gate):
+    """What one has queued leaves less room to the other, so only the first of many gets through."""
+    broadcaster = start_broadcaster(broadcaster__workers=2, webhook__max_in_flight=2,
+                                    webhook__max_per_origin=2, webhook__max_per_url=2,
+                                    webhook__max_queued=20)
+    server = start_subscriber(scripted.after(gate))
+    for i in range(15):
+        subscribe(broadcaster, "exact", server.url(f"/{i}"), "t")
+    with contextlib.ExitStack() as stack:
+        first, *others = [stack.enter_context(Wire(broadcaster)) for _ in range(20)]
+        first.send(message(NOTIFY, bodies.notify("t", b"")))
+        server.wait_for(1)
+        for wire in others:  # to either worker, as the kernel likes
+            wire.send(message(NOTIFY, bodies.notify("t", b"")))
+        assert {wire.reply().status for wire in others} == {503}
+        gate.set()
+        assert bodies.parse_notified(first.reply().body).count == 15
+    assert notify(broadcaster, "t") == 15
+
+
 # ---- Publishers that leave, and many at once ----
 
 

@@ -5,12 +5,13 @@ Due times are whole seconds, rounded up, so a try may be a second away.
 """
 
 import threading
+import time
 
 import pytest
 
 import bodies
 import subscriber as scripted
-from conftest import wait_until
+from conftest import PATIENCE, wait_until
 from wire import Wire, message, notify, post, subscribe
 
 FAST = {
@@ -194,6 +195,63 @@ def test_never_twice_at_once(start_broadcaster, subscriber, dead_url):
     leave.set()
     wait_for_nothing_pending(first)
     assert len(subscriber.seen()) == 3
+
+
+def test_a_sweep_does_not_wait_for_its_calls(start_broadcaster, subscriber, dead_url):
+    """One recovery URL that hangs delays no other."""
+    broadcaster = start_broadcaster(**FAST)
+    subscribe(broadcaster, "exact", dead_url, "hangs", subscriber.add("/hangs", scripted.hangs))
+    assert notify(broadcaster, "hangs") == 0
+    subscriber.wait_for(1, "/hangs")
+    for i in range(3):
+        recovery = subscriber.add(f"/m{i}", scripted.confirms_missed)
+        subscribe(broadcaster, "exact", dead_url, f"t{i}", recovery)
+        assert notify(broadcaster, f"t{i}") == 0
+        subscriber.wait_for(1, f"/m{i}")
+    wait_until(lambda: pending(broadcaster) == [(0, 1)], "nothing but the one that hangs")
+    assert len(subscriber.seen("/hangs")) == 1
+
+
+def test_the_lock_lasts_as_long_as_it_should(start_broadcaster, subscriber, dead_url):
+    broadcaster = start_broadcaster(**FAST, database__missed_lock_time="1000s")
+    subscribe(broadcaster, "exact", dead_url, "t", subscriber.add("/m", scripted.hangs))
+    assert notify(broadcaster, "t") == 0
+    before = time.time()
+    subscriber.wait_for(1, "/m")
+    expires, = broadcaster.query("SELECT missed_lock_expires_at FROM httppubsub_subscription_exacts")[0]
+    assert before - PATIENCE + 1000 <= expires <= time.time() + 1001
+
+
+def test_a_call_whose_turn_comes_late_is_left_to_the_next_sweep(start_broadcaster, subscriber,
+                                                                dead_url):
+    """Its lock might run out before it ends, and another broadcaster send it as well. Here a delivery to
+    the same URL keeps it waiting."""
+    broadcaster = start_broadcaster(**FAST, webhook__max_per_url=1, database__missed_lock_time="3s")
+    leave, leave_too = threading.Event(), threading.Event()
+    turns = iter([scripted.after(leave), scripted.after(leave_too, scripted.confirms_missed)])
+    url = subscriber.add("/m", lambda c: next(turns)(c))
+    subscribe(broadcaster, "exact", url, "in the way")
+    subscribe(broadcaster, "exact", dead_url, "t", url)
+    with Wire(broadcaster) as wire:
+        wire.send(message(bodies.NOTIFY, bodies.notify("in the way", b"")))
+        subscriber.wait_for(1, "/m")
+        assert notify(broadcaster, "t") == 0
+
+        def lock():
+            return broadcaster.query("SELECT missed_lock_id, missed_lock_expires_at FROM"
+                                     " httppubsub_subscription_exacts"
+                                     " WHERE missed_lock_id IS NOT NULL")
+
+        (first, expires), = wait_until(lock, "the lock of the one that waits")
+        wait_until(lambda: time.time() > expires - 1.2, "the second half of its lock")
+        leave.set()
+        subscriber.wait_for(2, "/m")
+        (now, _), = lock()
+        assert now != first
+        leave_too.set()
+        assert wire.reply().status == 200
+    wait_for_nothing_pending(broadcaster)
+    assert len(subscriber.seen("/m")) == 2
 
 
 def test_lock_of_the_dead(start_broadcaster, subscriber, dead_url):

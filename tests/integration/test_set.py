@@ -1,13 +1,18 @@
 """SET and CHECK. (doc/protocol/http.md, 2.3, 2.4 and 9)"""
 
+import hashlib
 import random
+import re
 import threading
+import time
+from pathlib import Path
 
 import pytest
 from lonelypsp.stateless.make_strong_etag import GlobAndRecovery, TopicAndRecovery, make_strong_etag
 
 import bodies
-from bodies import CHECK, GENERIC, OCTETS, SET
+from bodies import CHECK, GENERIC, NOTIFY, OCTETS, SET, SUBSCRIBE
+from conftest import PATIENCE, SANITIZED
 from wire import Wire, check, chunked, head, message, notify, post, subscribe, unsubscribe
 
 URL = "http://192.0.2.1:3002/v1/receive"  # never called here
@@ -115,6 +120,64 @@ def test_set_of_thousands(start_broadcaster, subscriber, spool_size):
     set_all(broadcaster, url, [(b"topic/%05d" % i, "") for i in range(11000)])  # several transactions
     set_all(broadcaster, url)
     assert list((broadcaster.folder / "spool").iterdir()) == []
+
+
+MILLION = 50_000 if SANITIZED else 1_000_000
+MIB = 1024  # kB
+
+
+def memory_kb(broadcaster, name):
+    """`name` is VmRSS or VmHWM, the most since clear_refs."""
+    status = Path(f"/proc/{broadcaster.pid}/status").read_text()
+    return int(re.search(rf"^{name}:\s+(\d+) kB", status, re.M).group(1))
+
+
+def growth_kb(broadcaster, act):
+    """By how much memory grows while it acts, freed meanwhile or not."""
+    Path(f"/proc/{broadcaster.pid}/clear_refs").write_text("5")
+    before = memory_kb(broadcaster, "VmRSS")
+    act()
+    return memory_kb(broadcaster, "VmHWM") - before
+
+
+def call_often(broadcaster, stop, times):
+    """Other calls, among them writes; how long each took."""
+    with Wire(broadcaster) as wire:
+        while not stop.is_set():
+            for path, body in ((SUBSCRIBE["exact"], bodies.subscribe(URL + "#2", f"{len(times)}")),
+                               (CHECK, bodies.check("nobody")), (NOTIFY, bodies.notify("nobody", b""))):
+                began = time.monotonic()
+                wire.send(message(path, body))
+                assert wire.reply().status == 200
+                times.append(time.monotonic() - began)
+
+
+def test_set_of_a_million(start_broadcaster):
+    """In bounded memory, but for what the index holds; nobody else waits for it."""
+    broadcaster = start_broadcaster(broadcaster__workers=1)
+    entries = b"".join(b"\0\x07%07d\0\0" % i for i in range(MILLION))
+    etag = hashlib.sha512(b"URL" + bodies.b16(URL) + b"\nEXACT" + entries + b"\nGLOB\n").digest()
+    body = (bodies.b16("") + bodies.b16(URL) + b"\0" + etag + MILLION.to_bytes(4, "big") + entries
+            + bytes(4))
+
+    def set_all_of_them():
+        assert post(broadcaster, SET, body, patience=10 * PATIENCE).status == 200
+
+    stop, times = threading.Event(), []
+    thread = threading.Thread(target=call_often, args=(broadcaster, stop, times))
+    thread.start()
+    try:
+        # The index takes some 85 bytes for each, the allocator some more.
+        assert growth_kb(broadcaster, set_all_of_them) < 250 * MILLION / 1024 + 64 * MIB
+        assert len(times) > 30
+        assert check(broadcaster, URL) == etag
+        assert growth_kb(broadcaster, set_all_of_them) < 24 * MIB  # changes nothing, reads everything
+    finally:
+        stop.set()
+        thread.join()
+    assert max(times) < 5
+    assert check(broadcaster, URL) == etag
+    assert notify(broadcaster, f"{MILLION}") == 0
 
 
 def test_malformed_sets(broadcaster):

@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -164,3 +165,78 @@ def test_spool_folder_that_is_shared(start_broadcaster, tmp_path):
     for broadcaster in both * 2:
         assert notify(broadcaster, "t", bytes(200000)) == 0
     assert list((folder / "spool").iterdir()) == []
+
+
+def test_connections_leave_descriptors_to_deliveries(start_broadcaster, start_subscriber):
+    """However many peers come, what the outgoing connections may need is left to them."""
+    def few():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (600, 600))
+
+    broadcaster = start_broadcaster(popen={"preexec_fn": few}, webhook__max_in_flight=20,
+                                    webhook__max_per_origin=20)
+    assert any(line.endswith(" max_connections_capped descriptors=600 connections=304")
+               for line in broadcaster.err), broadcaster.err
+    leave = threading.Event()
+    server = start_subscriber(scripted.after(leave))
+    for i in range(20):
+        subscribe(broadcaster, "exact", server.url(f"/{i}"), "t")
+    wires = []
+    try:
+        wires = [Wire(broadcaster) for _ in range(650)]
+        wires[0].send(message(NOTIFY, bodies.notify("t", b"")))
+        server.wait_for(20)
+        leave.set()
+        assert bodies.parse_notified(wires[0].reply().body).count == 20
+    finally:
+        leave.set()
+        for wire in wires:
+            wire.close()
+
+
+# ---- Spool files that fail ----
+
+FAILED = (500, b"Internal Server Error", "text/plain; charset=utf-8")
+
+
+def test_spool_folder_that_is_gone(start_broadcaster, subscriber):
+    """500, nothing delivered, nothing set; all is well when it is back."""
+    broadcaster = start_broadcaster(limits__message_body_spool_size=65536)
+    subscribe(broadcaster, "exact", subscriber.url(), "t")
+    spool = broadcaster.folder / "spool"
+    elsewhere = spool.rename(broadcaster.folder / "elsewhere")
+    lists = bodies.set_subscriptions(subscriber.url(), [b"%06d" % i for i in range(10000)])
+    for path, body in ((NOTIFY, bodies.notify("t", bytes(100000))), (bodies.SET, lists)):
+        reply = post(broadcaster, path, body)
+        assert (reply.status, reply.body, reply.content_type) == FAILED
+    assert notify(broadcaster, "t") == 1
+    elsewhere.rename(spool)
+    assert notify(broadcaster, "t", bytes(100000)) == 1
+    assert [len(c.receive.message) for c in subscriber.seen()] == [5, 100000]
+
+
+def spool_files(broadcaster):
+    """Paths that lead to the unlinked files."""
+    return [fd for fd in Path(f"/proc/{broadcaster.pid}/fd").iterdir()
+            if "/spool/" in os.readlink(fd)]
+
+
+def test_spool_file_that_cannot_be_read(start_broadcaster):
+    """500, and nothing is set. All of the lists is in the file before the request ends."""
+    broadcaster = start_broadcaster(limits__message_body_spool_size=65536)
+    url = "http://192.0.2.1:3002/v1/receive"
+    body = bodies.set_subscriptions(url, [b"%06d" % i for i in range(6600)])
+    lists_len = 6600 * 10 + 4
+    prefix, lists = body[:-lists_len], body[-lists_len:]
+    with Wire(broadcaster) as wire:
+        wire.send(head("POST", bodies.SET, [("Transfer-Encoding", "chunked")]))
+        for piece in (prefix, lists[:65536], lists[65536:]):
+            wire.send(b"%x\r\n%s\r\n" % (len(piece), piece))
+        path, = wait_until(lambda: [f for f in spool_files(broadcaster)
+                                    if f.stat().st_size == lists_len], "the whole file")
+        with path.open("r+b") as file:
+            file.truncate(1000)
+        wire.send(b"0\r\n\r\n")
+        reply = wire.reply()
+        assert (reply.status, reply.body, reply.content_type) == FAILED
+    assert check(broadcaster, url) == bodies.etag(url, [], [])
+    assert post(broadcaster, bodies.SET, body).status == 200
