@@ -1,8 +1,8 @@
-"""Authorization none, token and hmac in both directions, with the reference client and with scripted peers."""
+"""Authorization none, token and hmac in both directions, with scripted peers. With the reference client it is in
+test_reference_client.py.
+"""
 
-import asyncio
 import base64
-import hashlib
 import http.client
 import itertools
 import json
@@ -16,7 +16,6 @@ import authorization as auth
 import bodies
 from authorization import Secrets, header
 from conftest import setup_folder, wait_until
-from reference import next_message, notify, reading, reference_client, run
 from wire import Wire, message, post
 
 SCHEMES = ["none", "token", "hmac"]
@@ -37,63 +36,6 @@ def start(start_broadcaster, tmp_path):
         return broadcaster
 
     return begin
-
-
-# ---- The reference client ----
-
-
-@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
-def test_reference_client(start, pair):
-    broadcaster = start(*pair)
-
-    async def scenario():
-        async with reference_client(broadcaster) as subscriber, \
-                reference_client(broadcaster, receives=False) as publisher:
-            async with subscriber.subscribe(exact=[b"foo"], glob=["glob/*"]) as subscription, \
-                    reading(subscription) as messages:
-                for topic in (b"foo", b"glob/x"):
-                    assert await notify(publisher, topic, topic * 3) == 1
-                    assert await next_message(messages) == (topic, topic * 3)
-                assert await notify(publisher, b"bar", b"x") == 0
-            assert await notify(publisher, b"foo", b"x") == 0
-
-    run(scenario())
-    assert broadcaster.query("SELECT count(*) FROM httppubsub_subscription_exacts") == [(0,)]
-
-
-@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
-def test_reference_client_repairs(start, pair):
-    broadcaster = start(*pair)
-
-    async def scenario():
-        async with reference_client(broadcaster, resubscribe_interval=1) as subscriber:
-            async with subscriber.subscribe_exact(b"repaired") as subscription, \
-                    reading(subscription) as messages:
-                broadcaster.query("DELETE FROM httppubsub_subscription_exacts")
-                while await notify(subscriber, b"repaired", b"x") == 0:
-                    await asyncio.sleep(0.02)
-                assert await next_message(messages) == (b"repaired", b"x")
-
-    run(scenario())
-
-
-def test_reference_client_large_file(start, tmp_path):
-    broadcaster = start("hmac", "hmac")
-    path = tmp_path / "large"
-    path.write_bytes(os.urandom(1 << 20) * 24)
-    expected = hashlib.sha512(path.read_bytes()).digest()
-
-    async def scenario():
-        async with reference_client(broadcaster) as subscriber, \
-                reference_client(broadcaster, receives=False) as publisher:
-            async with subscriber.subscribe_exact(b"large") as subscription, \
-                    reading(subscription) as messages:
-                with path.open("rb") as file:
-                    assert await notify(publisher, b"large", file=file) == 1
-                _, data = await next_message(messages)
-                assert hashlib.sha512(data).digest() == expected
-
-    run(scenario())
 
 
 # ---- Requests and replies ----

@@ -3,24 +3,50 @@
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import os
 import sqlite3
 
+import pytest
+
+from conftest import setup_folder
 from reference import next_message, notify, reading, reference_client, run
 
 
-def test_exact(broadcaster):
+SCHEMES = ["none", "token", "hmac"]
+PAIRS = list(itertools.product(SCHEMES, SCHEMES))
+
+
+@pytest.fixture
+def start(start_broadcaster, tmp_path):
+    """start((to_broadcaster, to_subscriber)): a broadcaster with such an authorization."""
+
+    def begin(pair):
+        return start_broadcaster(setup_folder(tmp_path / "broadcaster", to_broadcaster=pair[0],
+                                              to_subscriber=pair[1]))
+
+    return begin
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_exact_and_glob(start, pair):
+    broadcaster = start(pair)
+
     async def scenario():
         async with reference_client(broadcaster) as subscriber, \
                 reference_client(broadcaster, receives=False) as publisher:
-            async with subscriber.subscribe_exact(b"foo/bar") as subscription, \
+            async with subscriber.subscribe(exact=[b"foo/bar"], glob=["glob/*"]) as subscription, \
                     reading(subscription) as messages:
-                assert await notify(publisher, b"foo/bar", b"Hello, world!") == 1
-                assert await next_message(messages) == (b"foo/bar", b"Hello, world!")
-                assert await notify(publisher, b"foo/baz", b"x") == 0
-            assert await notify(publisher, b"foo/bar", b"x") == 0
+                for topic in (b"foo/bar", b"glob/a", b"glob/"):
+                    assert await notify(publisher, topic, topic * 3) == 1
+                    assert await next_message(messages) == (topic, topic * 3)
+                for topic in (b"foo/baz", b"glob"):
+                    assert await notify(publisher, topic, b"x") == 0
+            for topic in (b"foo/bar", b"glob/a"):
+                assert await notify(publisher, topic, b"x") == 0
 
     run(scenario())
+    assert broadcaster.query("SELECT count(*) FROM httppubsub_subscription_exacts") == [(0,)]
 
 
 def test_topics_are_bytes(broadcaster):
@@ -32,21 +58,6 @@ def test_topics_are_bytes(broadcaster):
                     reading(subscription) as messages:
                 assert await notify(subscriber, topic, b"") == 1
                 assert await next_message(messages) == (topic, b"")
-
-    run(scenario())
-
-
-def test_glob(broadcaster):
-    async def scenario():
-        async with reference_client(broadcaster) as subscriber, \
-                reference_client(broadcaster, receives=False) as publisher:
-            async with subscriber.subscribe_glob("foo/*") as subscription, \
-                    reading(subscription) as messages:
-                for topic in (b"foo/a", b"foo/"):
-                    assert await notify(publisher, topic, topic * 2) == 1
-                    assert await next_message(messages) == (topic, topic * 2)
-                assert await notify(publisher, b"fo", b"x") == 0
-            assert await notify(publisher, b"foo/a", b"x") == 0
 
     run(scenario())
 
@@ -73,8 +84,10 @@ def test_several_at_once(broadcaster):
     run(scenario())
 
 
-def test_large_file(broadcaster, tmp_path):
+@pytest.mark.parametrize("pair", [("none", "none"), ("hmac", "hmac")], ids="-".join)
+def test_large_file(start, pair, tmp_path):
     """24 MiB: beyond the spool sizes of both ends."""
+    broadcaster = start(pair)
     size = 24 * 1024 * 1024
     path = tmp_path / "large"
     path.write_bytes(os.urandom(1 << 20) * (size >> 20))
@@ -117,16 +130,16 @@ def test_survives_a_kill(start_broadcaster):
     run(scenario())
 
 
-def test_reconciliation(broadcaster):
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_reconciliation(start, pair):
     """The client repairs, by CHECK and SET, what somebody deleted behind its back."""
+    broadcaster = start(pair)
 
     async def scenario():
         async with reference_client(broadcaster, resubscribe_interval=1) as subscriber:
             async with subscriber.subscribe_exact(b"repaired") as subscription, \
                     reading(subscription) as messages:
-                with sqlite3.connect(broadcaster.folder / "subscriptions.db") as db:
-                    db.execute("DELETE FROM httppubsub_subscription_exacts")
-                db.close()
+                broadcaster.query("DELETE FROM httppubsub_subscription_exacts")
                 assert await notify(subscriber, b"repaired", b"x") == 0
                 while await notify(subscriber, b"repaired", b"x") == 0:
                     await asyncio.sleep(0.02)
