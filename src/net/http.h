@@ -8,8 +8,8 @@
  *
  * Life of an exchange: the server calls on_request with a complete head. The application answers
  * at once (http_exchange_respond), or asks for the body (http_exchange_read_body) and answers at
- * any later time, exactly once. After the answer, or after on_abort, the exchange is gone and its
- * pointer must not be used.
+ * any later time, exactly once; or it takes the connection over (http_exchange_upgrade). After the
+ * answer, or after on_abort, the exchange is gone and its pointer must not be used.
  */
 #ifndef NET_HTTP_H
 #define NET_HTTP_H
@@ -19,6 +19,8 @@
 #include <sys/socket.h>
 
 #include <lonely/span.h>
+
+struct stream;
 
 struct http_header {
     struct lonely_span name, value; /* as received, blanks around the value removed */
@@ -30,6 +32,7 @@ struct http_head {
                                 * ("http://host/path") only the part from the path on */
     const struct http_header *headers;
     size_t header_count;
+    bool version_1_0; /* HTTP/1.0; else it is 1.1 */
     /* Announced size of the body; 0 when there is none, UINT64_MAX when it is chunked. */
     uint64_t content_length;
 };
@@ -53,6 +56,13 @@ struct http_response {
     struct lonely_span body;  /* copied before http_exchange_respond returns */
 };
 
+/*
+ * The connection is no longer HTTP. `stream` is the receiver's, who attaches to it before it returns;
+ * reading is stopped. `rest`: what the peer has sent behind its request; it dies on return. `stream` NULL:
+ * the connection was lost.
+ */
+typedef void http_on_upgraded_fn(void *arg, struct stream *stream, struct lonely_span rest);
+
 struct http_exchange;
 
 struct http_exchange_ops {
@@ -60,6 +70,8 @@ struct http_exchange_ops {
     void (*pause)(struct http_exchange *x);
     void (*resume)(struct http_exchange *x);
     void (*respond)(struct http_exchange *x, const struct http_response *response);
+    bool (*upgrade)(struct http_exchange *x, const char *headers, http_on_upgraded_fn *on_upgraded,
+                    void *arg);
 };
 
 /* The public beginning of a server's own structure. What it says may be read until the exchange is
@@ -100,6 +112,18 @@ static inline void http_exchange_respond(struct http_exchange *x,
                                          const struct http_response *response)
 {
     x->ops->respond(x, response);
+}
+
+/*
+ * Answers 101 with these header lines (each ending in "\r\n"; copied) and gives the connection away:
+ * `on_upgraded` runs once, after this has returned, or in the server's own closing. Allowed instead of an
+ * answer, from on_request or later, to a request without a body. The exchange is gone. false: so is the
+ * peer already, and on_upgraded does not run.
+ */
+static inline bool http_exchange_upgrade(struct http_exchange *x, const char *headers,
+                                         http_on_upgraded_fn *on_upgraded, void *arg)
+{
+    return x->ops->upgrade(x, headers, on_upgraded, arg);
 }
 
 /* The value of the first header of that name (compared without case), or NULL. In on_request. */

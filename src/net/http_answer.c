@@ -53,7 +53,10 @@ void http_answer_sent(struct http_conn *c)
         transmit_or_close(c, (struct lonely_span){ next, c->out_next_len });
         mem_free(next);
     }
-    http_answer_settle(c);
+    if (c->state == CONN_SWITCHING)
+        http_conn_schedule(c);
+    else
+        http_answer_settle(c);
 }
 
 void http_answer_continue(struct http_conn *c)
@@ -112,6 +115,20 @@ static void send_response(struct http_conn *c, const struct http_response *r, bo
     if (to != c->server->scratch)
         mem_free(to);
     http_answer_settle(c);
+}
+
+bool http_answer_switch(struct http_conn *c, const char *headers)
+{
+    const struct http_response r = { .status = 101, .headers = headers };
+    size_t room = http_response_room(&r), len;
+    uint8_t *to = room <= HTTP_ANSWER_SCRATCH ? c->server->scratch : mem_alloc(room);
+    bool ok;
+
+    len = http_response_write(&r, HTTP_CONNECTION_UNSAID, date_of(c->server), true, to);
+    ok = transmit(c, (struct lonely_span){ to, len }, false);
+    if (to != c->server->scratch)
+        mem_free(to);
+    return ok;
 }
 
 void http_answer_respond(struct http_exchange *x, const struct http_response *response)

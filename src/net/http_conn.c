@@ -28,6 +28,7 @@ static bool takes_input(const struct http_conn *c)
     case CONN_ASKED:
     case CONN_PAUSED:
     case CONN_ENDED:
+    case CONN_SWITCHING:
     case CONN_CLOSED:
         break;
     }
@@ -74,7 +75,7 @@ void http_conn_enter(struct http_conn *c, enum conn_state state)
         set_deadline(c, DEADLINE_HEADER, conf->header_timeout_ms);
     else if (state == CONN_BODY)
         begin_body_time(c);
-    else if (state == CONN_LINGER)
+    else if (state == CONN_LINGER || state == CONN_SWITCHING)
         set_deadline(c, DEADLINE_LINGER, conf->header_timeout_ms);
 }
 
@@ -123,6 +124,8 @@ void http_conn_close(struct http_conn *c)
     stream_close(c->stream);
     if (state == CONN_BODY || state == CONN_PAUSED)
         c->body_ops->on_abort(c->body_arg);
+    else if (state == CONN_SWITCHING)
+        c->on_upgraded(c->upgraded_arg, NULL, (struct lonely_span){ 0 });
 }
 
 /* The body will not be complete: tells the application, and the peer by `status`. */
@@ -262,6 +265,11 @@ static void set_reading(struct http_conn *c, bool reading)
         stream_read_stop(c->stream);
 }
 
+void http_conn_stop_reading(struct http_conn *c)
+{
+    set_reading(c, false);
+}
+
 static void on_peer_ended(struct http_conn *c)
 {
     c->keep = false;
@@ -365,17 +373,24 @@ const struct stream_events http_conn_events = {
 
 void http_conn_wake(struct http_conn *c)
 {
-    if (c->advancing || c->state == CONN_CLOSED || list_is_linked(&c->ready_node))
-        return;
-    if (c->kept.len == 0 && c->reading)
+    if (c->advancing || (c->kept.len == 0 && c->reading))
         return; /* what comes next comes from the stream */
+    http_conn_schedule(c);
+}
+
+void http_conn_schedule(struct http_conn *c)
+{
+    if (c->state == CONN_CLOSED || list_is_linked(&c->ready_node))
+        return;
     list_push_back(&c->server->ready, &c->ready_node);
     http_server_schedule(c->server);
 }
 
 void http_conn_ready(struct http_conn *c)
 {
-    if (takes_input(c))
+    if (c->state == CONN_SWITCHING)
+        http_upgrade_go_on(c);
+    else if (takes_input(c))
         advance_kept(c);
     else
         after_advance(c);
@@ -424,6 +439,7 @@ static const struct http_exchange_ops exchange_ops = {
     .pause = exchange_pause,
     .resume = exchange_resume,
     .respond = http_answer_respond,
+    .upgrade = http_upgrade,
 };
 
 struct http_conn *http_conn_create(struct http_server *server)

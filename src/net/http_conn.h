@@ -1,6 +1,7 @@
 /*
  * Inside of the HTTP server: shared by http_server.c (listeners, drain, close), http_conn.c (the
- * life of a connection, its input) and http_answer.c (its output). Nobody else includes it.
+ * life of a connection, its input), http_answer.c (its output) and http_upgrade.c (how it is given
+ * away). Nobody else includes it.
  */
 #ifndef NET_HTTP_CONN_H
 #define NET_HTTP_CONN_H
@@ -28,15 +29,16 @@ enum conn_deadline {
 
 /* In the order of a request's life. */
 enum conn_state {
-    CONN_IDLE,     /* no byte of a request has come */
-    CONN_HEAD,     /* a part of a head has */
-    CONN_ASKED,    /* the application has the head and has asked for nothing */
-    CONN_BODY,     /* pieces go to the application */
-    CONN_PAUSED,   /* the application wants no pieces now */
-    CONN_ENDED,    /* the application has the body; its answer is awaited */
-    CONN_ANSWERED, /* the answer is leaving, or the rest of the body is thrown away, or both */
-    CONN_LINGER,   /* our side is shut; what the peer sends is thrown away until it closes */
-    CONN_CLOSED    /* the stream is closed or closing; the answer may still be awaited */
+    CONN_IDLE,      /* no byte of a request has come */
+    CONN_HEAD,      /* a part of a head has */
+    CONN_ASKED,     /* the application has the head and has asked for nothing */
+    CONN_BODY,      /* pieces go to the application */
+    CONN_PAUSED,    /* the application wants no pieces now */
+    CONN_ENDED,     /* the application has the body; its answer is awaited */
+    CONN_SWITCHING, /* 101 is leaving; then the stream is given away */
+    CONN_ANSWERED,  /* the answer is leaving, or the rest of the body is thrown away, or both */
+    CONN_LINGER,    /* our side is shut; what the peer sends is thrown away until it closes */
+    CONN_CLOSED     /* the stream is closed or closing; the answer may still be awaited */
 };
 
 struct http_server {
@@ -50,7 +52,8 @@ struct http_server {
     struct list conns; /* http_conn.node */
     struct list ready; /* http_conn.ready_node: input to look at outside of any callback */
     uint32_t count;    /* of conns */
-    uint32_t streams;  /* of those, not closed */
+    uint32_t upgraded; /* given away and not closed */
+    uint32_t streams;  /* not closed, of both */
     unsigned handles;  /* own ones, not closed; so is `tls` */
     bool draining, closing;
     void (*on_drained)(void *arg);
@@ -76,6 +79,8 @@ struct http_conn {
     struct buf kept; /* input that cannot be looked at yet, or is part of a head */
     const struct http_body_ops *body_ops;
     void *body_arg;
+    http_on_upgraded_fn *on_upgraded;
+    void *upgraded_arg;
     uint64_t body_ms;       /* spent on this body before the last pause */
     uint64_t body_since_ms; /* when it began, or was resumed */
     uint64_t discarded;     /* bytes thrown away behind an answer */
@@ -89,6 +94,7 @@ struct http_conn {
     bool deaf;         /* whatever comes is thrown away unread */
     bool awaited;      /* closed with the answer outstanding */
     bool abort_late;   /* closed before its body was asked for */
+    bool lost;         /* while switching: to be closed in a turn of its own */
     bool sending;      /* a stream_send is under way, of out */
     uint8_t *out;      /* its memory; NULL: static */
     uint8_t *out_next; /* to send behind it */
@@ -103,13 +109,21 @@ void http_conn_open(struct http_server *server, int fd, struct tls_server *tls,
 struct http_conn *http_conn_create(struct http_server *server);   /* NULL: no memory */
 void http_conn_begin(struct http_conn *c, struct stream *stream); /* owns stream */
 void http_conn_enter(struct http_conn *c, enum conn_state state);
-void http_conn_wake(struct http_conn *c);    /* after the state has changed: looks at kept input */
+void http_conn_wake(struct http_conn *c);     /* after the state has changed: looks at kept input */
+void http_conn_schedule(struct http_conn *c); /* asks for a turn, without more ado */
+void http_conn_stop_reading(struct http_conn *c);
 void http_conn_ready(struct http_conn *c);   /* the turn that wake asked for */
 void http_conn_close(struct http_conn *c);   /* on_abort first, if the body was being read */
 void http_conn_release(struct http_conn *c); /* frees it when nobody needs it any more */
 void http_conn_on_due(void *server, unsigned kind, struct deadline *d);
 
+/* http_upgrade.c */
+bool http_upgrade(struct http_exchange *x, const char *headers, http_on_upgraded_fn *on_upgraded,
+                  void *arg);
+void http_upgrade_go_on(struct http_conn *c); /* in a turn of its own */
+
 /* http_answer.c */
+bool http_answer_switch(struct http_conn *c, const char *headers); /* false: the peer is lost */
 void http_answer_continue(struct http_conn *c);
 void http_answer_respond(struct http_exchange *x, const struct http_response *response);
 void http_answer_error(struct http_conn *c, int status);

@@ -10,7 +10,8 @@
 
 static void update_hold(struct http_server *server)
 {
-    acceptor_hold(server->acceptor, server->count >= server->conf.max_connections);
+    acceptor_hold(server->acceptor,
+                  http_server_connections(server) >= server->conf.max_connections);
 }
 
 static void on_accept(void *arg, void *socket_arg, int fd, const union peer_address *peer)
@@ -172,5 +173,5 @@ void http_server_close(struct http_server *server, void (*on_closed)(void *arg),
 
 uint32_t http_server_connections(const struct http_server *server)
 {
-    return server->count;
+    return server->count + server->upgraded;
 }

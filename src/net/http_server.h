@@ -49,16 +49,18 @@ int http_server_listen(struct http_server *server, int fd);
 int http_server_listen_tls(struct http_server *server, int fd, struct tls_server *tls);
 
 /* Stops accepting, closes idle connections, lets running exchanges finish (their answers say
- * Connection: close). `on_drained` runs once, later, when no connection is left; not after
- * http_server_close. */
+ * Connection: close). `on_drained` runs once, later, when no connection is left but upgraded ones,
+ * which it leaves alone; not after http_server_close. */
 void http_server_drain(struct http_server *server, void (*on_drained)(void *arg), void *arg);
 
 /* Closes everything at once (on_abort runs for exchanges whose body was being read; an exchange
  * that still awaits its answer may be answered later, into nothing) and frees the server once the
- * loop has run its closing callbacks. `on_closed` runs then. */
+ * loop has run its closing callbacks and the streams that were given away by an upgrade are closed,
+ * which is their users' to do: they read through the server's memory. `on_closed` runs then. */
 void http_server_close(struct http_server *server, void (*on_closed)(void *arg), void *arg);
 
-/* Connections open now, and those whose peer has left while their answer is still awaited. */
+/* Connections open now, upgraded ones too, and those whose peer has left while their answer is still
+ * awaited. */
 uint32_t http_server_connections(const struct http_server *server);
 
 #endif

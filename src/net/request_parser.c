@@ -402,6 +402,7 @@ static struct request_step finish_head(struct request_parser *p, const uint8_t *
         head->target = path_of(head->target);
     head->headers = p->pool->headers;
     head->header_count = s->count;
+    head->version_1_0 = s->lib.http_minor == 0;
     status = find_framing(p, head);
     if (status != 0)
         return refuse(p, status);
