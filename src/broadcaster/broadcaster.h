@@ -25,6 +25,7 @@
 #include "tls.h"
 
 struct admin;
+struct forwarding;
 struct worker;
 
 /* An address that the broadcaster listens on. */
@@ -51,6 +52,8 @@ struct broadcaster {
     struct tls_server *tls; /* NULL: no tls_listen */
     struct worker **workers;
     size_t worker_count;
+    /* NULL: peers would not know how to reach us, so there are no sessions. */
+    struct forwarding *forwarding;
     struct admin *admin;        /* NULL: none */
     struct peer_limit *peers;   /* NULL: no limit */
     double started_s;           /* wall clock */

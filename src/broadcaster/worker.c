@@ -10,9 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "forwarding.h"
 #include "hub.h"
 #include "mem.h"
 #include "missed.h"
+#include "receivers.h"
 #include "routes.h"
 #include "store_meter.h"
 #include "worker.h"
@@ -36,6 +38,7 @@ static void on_store_closed(void *arg)
 {
     struct worker *w = arg;
 
+    mailbox_close(&w->mailbox);
     uv_close((uv_handle_t *)&w->wakeup, NULL);
     uv_close((uv_handle_t *)&w->drain_timer, NULL);
     if (w->pulse.worker != NULL)
@@ -92,7 +95,10 @@ static void stop(struct worker *w)
 
 static void on_drained(void *arg)
 {
-    stop(arg);
+    struct worker *w = arg;
+
+    if (--w->drains == 0)
+        stop(w);
 }
 
 static void on_drain_timeout(uv_timer_t *timer)
@@ -109,6 +115,12 @@ static void drain(struct worker *w)
         return;
     w->state = WORKER_DRAINING;
     uv_timer_start(&w->drain_timer, on_drain_timeout, w->b->conf->broadcaster.drain_timeout_ms, 0);
+    w->drains = 1;
+    /* First of all, so that peers send no more. */
+    if (w->b->forwarding != NULL && w == w->b->workers[0]) {
+        w->drains++;
+        forwarding_end(w->b->forwarding, w, on_drained, w);
+    }
     http_server_drain(w->http, on_drained, w);
 }
 
@@ -245,10 +257,31 @@ static bool create_gate(struct worker *w, char error[256])
     return w->gate != NULL;
 }
 
+/* 0, or an error of libuv: then nothing is left open. */
+static int open_loop(struct worker *w)
+{
+    int err = uv_loop_init(&w->loop);
+
+    if (err != 0)
+        return err;
+    err = uv_async_init(&w->loop, &w->wakeup, on_wakeup);
+    if (err == 0) {
+        w->wakeup.data = w;
+        err = mailbox_init(&w->mailbox, &w->loop);
+        if (err != 0)
+            uv_close((uv_handle_t *)&w->wakeup, NULL);
+    }
+    if (err != 0) {
+        uv_run(&w->loop, UV_RUN_DEFAULT);
+        uv_loop_close(&w->loop);
+    }
+    return err;
+}
+
 bool worker_create(struct broadcaster *b, size_t number, struct worker **out, char error[256])
 {
     struct worker *w = mem_calloc(1, sizeof(*w));
-    int err = uv_loop_init(&w->loop);
+    int err = open_loop(w);
 
     *out = NULL;
     w->b = b;
@@ -257,21 +290,15 @@ bool worker_create(struct broadcaster *b, size_t number, struct worker **out, ch
         mem_free(w);
         return false;
     }
-    err = uv_async_init(&w->loop, &w->wakeup, on_wakeup);
-    if (err != 0) {
-        snprintf(error, 256, "cannot make an event loop: %s", uv_strerror(err));
-        uv_loop_close(&w->loop);
-        mem_free(w);
-        return false;
-    }
-    w->wakeup.data = w;
     uv_check_init(&w->loop, &w->turn_end);
     uv_idle_init(&w->loop, &w->no_wait);
     w->turn_end.data = w;
+    w->receivers = receivers_create();
     list_init(&w->unsynced);
     uv_timer_init(&w->loop, &w->drain_timer);
     w->drain_timer.data = w;
     list_init(&w->long_matches);
+    list_init(&w->long_errands);
     w->max_collected_bytes = share(b, b->conf->limits.max_body_memory);
     w->metrics = mem_calloc(1, sizeof(*w->metrics));
     if (!store_meter_open(b->backend, b->store, &w->loop, b->clock, w->metrics, &w->store, error) ||
@@ -322,6 +349,8 @@ void worker_destroy(struct worker *w)
     outbox_destroy(w->outbox);
     gate_destroy(w->gate);
     uv_loop_close(&w->loop);
+    mailbox_fini(&w->mailbox);
+    receivers_destroy(w->receivers);
     mem_free(w->metrics);
     mem_free(w);
 }

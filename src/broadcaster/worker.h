@@ -15,6 +15,7 @@
 #include "http_client.h"
 #include "http_server.h"
 #include "list.h"
+#include "mailbox.h"
 #include "metrics.h"
 #include "outbox.h"
 #include "pulse.h"
@@ -49,7 +50,12 @@ struct worker {
     size_t chunks;                  /* deliveries that hold a part of a spooled body */
     struct list long_matches;       /* of hub.c: notifies that wait for the one in the pool */
     bool matching;                  /* one is in the pool */
-    atomic_bool stopping;           /* for threads of the pool and the store: give up long work */
+    struct mailbox mailbox;         /* for letters of the other workers */
+    struct receivers *receivers;    /* its sessions' subscriptions */
+    struct list long_errands;       /* of forwarding_deliver.c: as long_matches */
+    bool matching_errand;
+    size_t drains;              /* what a drain still waits for */
+    atomic_bool stopping;       /* for threads of the pool and the store: give up long work */
     size_t holds;               /* requests, chunks being read, and calls of a sweep under way */
     struct list unsynced;       /* notifies of this turn, hub.c's */
     uint64_t synced_at_ms;      /* the index holds all that was committed before; hub.c's */

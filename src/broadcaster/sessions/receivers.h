@@ -2,6 +2,10 @@
  * Who of this worker's sessions is subscribed to what, and the way of a message to them. A session is
  * given each message once, however many of its subscriptions match. (doc/protocol/session.md, 5)
  *
+ * Which globs match a topic is found once for the process, by forwarding.c; here they are looked up
+ * by their text, like topics. So offering a message costs what its takers cost, whatever is
+ * subscribed to.
+ *
  * Threads: a receivers belongs to one worker; everything on its loop. An outgoing may be shared by
  * the workers.
  */
@@ -15,6 +19,7 @@
 #include <lonely/span.h>
 
 #include "body.h"
+#include "index.h"
 #include "list.h"
 #include "store.h"
 
@@ -57,14 +62,14 @@ struct receiver {
 struct receivers;
 
 struct receivers *receivers_create(void);
-void receivers_destroy(
-    struct receivers *all); /* after the last receiver has left. NULL is allowed */
+/* After the last receiver has left. NULL is allowed. */
+void receivers_destroy(struct receivers *all);
 
 void receivers_join(struct receivers *all, struct receiver *r);
-/* Ends all its subscriptions here (the rows are forwarding.h's, through receivers_links) and forgets it. */
+/* Ends all its subscriptions here (the rows are forwarding.h's, through receivers_each) and forgets it. */
 void receivers_leave(struct receivers *all, struct receiver *r);
 
-/* false: that receiver has it already. */
+/* false: that receiver has it already. A glob reaches nobody before forwarding_add has counted it. */
 bool receivers_subscribe(struct receivers *all, struct receiver *r, enum store_kind kind,
                          struct lonely_span key);
 /* false: it has not. */
@@ -76,15 +81,20 @@ bool receivers_has(const struct receivers *all, const struct receiver *r, enum s
 void receivers_each(const struct receivers *all, const struct receiver *r,
                     void (*fn)(void *arg, enum store_kind kind, struct lonely_span key), void *arg);
 
-/* Is anybody subscribed to what matches `topic`? */
-bool receivers_match(struct receivers *all, struct lonely_span topic);
-/* Offers the message to everybody whose subscriptions match. How many took it. */
-uint32_t receivers_deliver(struct receivers *all, struct outgoing *m);
-uint32_t receivers_missed(struct receivers *all, struct lonely_span topic);
+/* Is anybody subscribed to the topic, or to one of the globs (those that match it; NULL: none)? */
+bool receivers_match(const struct receivers *all, struct lonely_span topic,
+                     const struct index_matches *globs);
+/* Offers the message to everybody who is. How many took it. */
+uint32_t receivers_deliver(struct receivers *all, struct outgoing *m,
+                           const struct index_matches *globs);
+uint32_t receivers_missed(struct receivers *all, struct lonely_span topic,
+                          const struct index_matches *globs);
 
 /* The worker's sessions, for closing them: calls `fn` for each; it may leave. */
 void receivers_each_receiver(struct receivers *all, void (*fn)(void *arg, struct receiver *r),
                              void *arg);
 size_t receivers_count(const struct receivers *all);
+/* How many different topics and globs its sessions are subscribed to. Any thread. */
+size_t receivers_keys(const struct receivers *all);
 
 #endif
