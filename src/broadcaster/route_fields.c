@@ -16,17 +16,6 @@ struct fields_request {
     struct lonely_stateless fields; /* point into what was collected */
 };
 
-static void finish(struct fields_request *f)
-{
-    request_free(&f->request);
-}
-
-static void finish_with(struct fields_request *f, int status)
-{
-    request_answer(&f->request, status);
-    finish(f);
-}
-
 static bool is_glob(const struct fields_request *f)
 {
     return f->request.route->type == LONELY_STATELESS_SUBSCRIBE_GLOB ||
@@ -72,7 +61,7 @@ static void on_stored(void *arg, enum store_status status)
         request_answer(&f->request, 503);
         break;
     }
-    finish(f);
+    request_free(&f->request);
 }
 
 static void on_checked(void *arg, enum store_status status, const uint8_t etag[64])
@@ -88,7 +77,7 @@ static void on_checked(void *arg, enum store_status status, const uint8_t etag[6
                                 .op = LONELY_AUTH_CHECK_SUBSCRIPTIONS_RESPONSE, .hash = hash });
     else
         request_answer(&f->request, 503);
-    finish(f);
+    request_free(&f->request);
 }
 
 /* Our own limits; the protocol's are in the width of the length fields. What was subscribed under others
@@ -130,7 +119,7 @@ static void act(struct fields_request *f)
     };
 
     if (!urls_allowed(&f->request, fields))
-        finish_with(f, 400);
+        request_end(&f->request, 400);
     else if (type == LONELY_STATELESS_CHECK_SUBSCRIPTIONS)
         store->check(w->store, fields->url, on_checked, f);
     else if (type == LONELY_STATELESS_SUBSCRIBE_EXACT || type == LONELY_STATELESS_SUBSCRIBE_GLOB)
@@ -144,7 +133,7 @@ static void on_authorized(struct request *r, int status)
     struct fields_request *f = (struct fields_request *)r;
 
     if (status != 0)
-        finish_with(f, status);
+        request_end(&f->request, status);
     else
         act(f);
 }
@@ -170,9 +159,9 @@ static void on_end(void *arg)
         (struct lonely_span){ f->request.collected.ptr, f->request.collected.len }, &f->fields);
 
     if (f->refused)
-        finish_with(f, 503);
+        request_end(&f->request, 503);
     else if (result.err != LONELY_OK || !within_limits(f))
-        finish_with(f, 400);
+        request_end(&f->request, 400);
     else
         authorize(f);
 }
@@ -190,14 +179,9 @@ static void on_piece(void *arg, struct lonely_span piece)
     }
 }
 
-static void on_abort(void *arg)
-{
-    finish(arg);
-}
-
 void route_fields(struct worker *w, struct http_exchange *x, const struct route *route)
 {
-    static const struct http_body_ops ops = { on_piece, on_end, on_abort };
+    static const struct http_body_ops ops = { on_piece, on_end, request_on_abort };
     struct fields_request *f = request_create(w, x, route, sizeof(*f));
 
     http_exchange_read_body(x, &ops, f);

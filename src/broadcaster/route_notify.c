@@ -8,57 +8,45 @@
 
 #include <lonely/tracing.h>
 
-#include "body.h"
 #include "hub.h"
 #include "mem.h"
-#include "routes.h"
+#include "upload.h"
 
 struct notify_request {
-    struct request request; /* first */
-    size_t head_needed;     /* bytes with which to try again */
+    struct upload upload; /* first */
+    size_t head_needed;   /* bytes with which to try again */
     bool parsed;
     uint64_t head_len;
     struct lonely_stateless fields; /* topic, identifier and hash point into `kept` */
     uint8_t *kept;
     uint64_t received; /* bytes of the message */
-    bool checking;     /* the authorization: no more is read meanwhile */
-    bool writing;      /* the writer is full: the same */
-    struct body_writer *writer;
-    struct body *body;
     double accepted_s;
 };
 
-static void finish(struct notify_request *n)
+static void release(struct request *r)
 {
-    if (n->writer != NULL)
-        body_writer_abort(n->writer);
-    body_unref(n->body);
-    mem_free(n->kept);
-    request_free(&n->request);
-}
+    struct notify_request *n = (struct notify_request *)r;
 
-static void finish_with(struct notify_request *n, int status)
-{
-    request_answer(&n->request, status);
-    finish(n);
+    upload_release(r);
+    mem_free(n->kept);
 }
 
 static void on_notified(void *arg, enum hub_status status, uint32_t notified)
 {
     struct notify_request *n = arg;
-    const struct clock *clock = n->request.worker->b->clock;
+    const struct clock *clock = n->upload.request.worker->b->clock;
     uint8_t tracing[LONELY_TRACING_MINIMAL_BYTES];
     uint64_t now_ns = (uint64_t)clock_wall_ns(clock);
 
     if (status == HUB_BUSY)
-        n->request.reason = METRICS_REASON_BUSY;
+        n->upload.request.reason = METRICS_REASON_BUSY;
     if (status != HUB_OK) {
-        finish_with(n, 503);
+        request_end(&n->upload.request, 503);
         return;
     }
-    lonely_tracing_minimal(n->accepted_s, (double)now_ns / 1e9, n->request.started_ns, now_ns,
-                           tracing);
-    request_answer_body(&n->request, LONELY_STATELESS_RESPONSE_NOTIFY,
+    lonely_tracing_minimal(n->accepted_s, (double)now_ns / 1e9, n->upload.request.started_ns,
+                           now_ns, tracing);
+    request_answer_body(&n->upload.request, LONELY_STATELESS_RESPONSE_NOTIFY,
                         &(struct lonely_stateless){
                             .tracing = { tracing, sizeof(tracing) },
                             .count = notified,
@@ -71,65 +59,41 @@ static void on_notified(void *arg, enum hub_status status, uint32_t notified)
                             .hash = n->fields.hash,
                             .subscribers = notified,
                         });
-    finish(n);
+    request_free(&n->upload.request);
 }
 
-static void on_body(void *arg, enum body_error err, struct body *body)
+static void on_body(struct upload *u)
 {
-    struct notify_request *n = arg;
+    struct notify_request *n = (struct notify_request *)u;
+    struct worker *w = u->request.worker;
 
-    n->body = body;
-    if (err != BODY_OK) {
-        finish_with(n, err == BODY_NO_ROOM ? 507 : 500);
+    if (memcmp(body_sha512(u->body), n->fields.hash.ptr, LONELY_SHA512_BYTES) != 0) {
+        request_end(&u->request, 400);
         return;
     }
-    if (memcmp(body_sha512(body), n->fields.hash.ptr, LONELY_SHA512_BYTES) != 0) {
-        finish_with(n, 400);
-        return;
-    }
-    n->accepted_s = clock_wall_s(n->request.worker->b->clock);
-    hub_notify(n->request.worker, n->fields.topic, body, on_notified, n);
+    n->accepted_s = clock_wall_s(w->b->clock);
+    hub_notify(w, n->fields.topic, u->body, on_notified, n);
 }
 
 static void on_end(void *arg)
 {
     struct notify_request *n = arg;
-    struct body_writer *writer = n->writer;
 
-    if (!n->parsed || n->received != n->fields.message_len) {
-        finish_with(n, 400);
-        return;
-    }
-    n->writer = NULL;
-    body_writer_finish(writer, on_body, n);
-}
-
-static void resume_if_ready(struct notify_request *n)
-{
-    if (!n->checking && !n->writing)
-        http_exchange_resume(n->request.exchange);
-}
-
-static void on_ready(void *arg)
-{
-    struct notify_request *n = arg;
-
-    n->writing = false;
-    resume_if_ready(n);
+    if (!n->parsed || n->received != n->fields.message_len)
+        request_end(&n->upload.request, 400);
+    else
+        upload_end(&n->upload, on_body);
 }
 
 static void add_message(struct notify_request *n, struct lonely_span bytes)
 {
     if (bytes.len > n->fields.message_len - n->received) {
-        finish_with(n, 400);
+        request_end(&n->upload.request, 400);
         return;
     }
     n->received += bytes.len;
-    metrics_add(&n->request.worker->metrics->message_bytes, bytes.len);
-    if (bytes.len > 0 && !body_writer_add(n->writer, bytes, on_ready, n)) {
-        n->writing = true;
-        http_exchange_pause(n->request.exchange);
-    }
+    metrics_add(&n->upload.request.worker->metrics->message_bytes, bytes.len);
+    upload_add(&n->upload, bytes);
 }
 
 /* Copies what is needed after the head is gone: topic, identifier, hash. */
@@ -152,8 +116,8 @@ static void keep_fields(struct notify_request *n, const struct lonely_stateless 
 /* 0, or the status that refuses a request whose head says this. */
 static int judge_head(const struct notify_request *n, const struct lonely_stateless *fields)
 {
-    const struct conf *conf = n->request.worker->b->conf;
-    uint64_t announced = n->request.exchange->head.content_length;
+    const struct conf *conf = n->upload.request.worker->b->conf;
+    uint64_t announced = n->upload.request.exchange->head.content_length;
 
     if (fields->topic.len > conf->limits.max_topic_bytes)
         return 400;
@@ -162,17 +126,6 @@ static int judge_head(const struct notify_request *n, const struct lonely_statel
     if (announced != HTTP_LENGTH_UNKNOWN && announced - n->head_len != fields->message_len)
         return 400;
     return 0;
-}
-
-static void on_authorized(struct request *r, int status)
-{
-    struct notify_request *n = (struct notify_request *)r;
-
-    n->checking = false;
-    if (status != 0)
-        finish_with(n, status);
-    else
-        resume_if_ready(n);
 }
 
 /* Over the claimed hash, before more is read. As request_authorize. */
@@ -186,7 +139,7 @@ static int authorize(struct notify_request *n, const struct lonely_stateless *fi
         .hash = fields->hash,
     };
 
-    return request_authorize(&n->request, &in, on_authorized);
+    return request_authorize(&n->upload.request, &in, upload_authorized);
 }
 
 enum head_verdict { HEAD_DONE, HEAD_MORE, HEAD_REFUSED };
@@ -196,7 +149,6 @@ static enum head_verdict parse_head(struct notify_request *n, struct lonely_span
 {
     struct lonely_stateless fields;
     struct lonely_result result = lonely_stateless_parse(LONELY_STATELESS_NOTIFY, bytes, &fields);
-    struct worker *w = n->request.worker;
     int status;
 
     if (result.err == LONELY_E_TRUNCATED) {
@@ -207,16 +159,10 @@ static enum head_verdict parse_head(struct notify_request *n, struct lonely_span
     status = result.err != LONELY_OK ? 400 : judge_head(n, &fields);
     if (status == 0)
         status = authorize(n, &fields);
-    if (status == REQUEST_LATER) { /* what came along with the head is taken all the same */
-        n->checking = true;
-        http_exchange_pause(n->request.exchange);
-    } else if (status != 0) {
-        finish_with(n, status);
+    if (!upload_begin(&n->upload, status, fields.message_len))
         return HEAD_REFUSED;
-    }
     n->parsed = true;
     keep_fields(n, &fields);
-    n->writer = body_writer_create(w->b->bodies, &w->loop, fields.message_len);
     return HEAD_DONE;
 }
 
@@ -226,7 +172,7 @@ static bool take_head(struct notify_request *n, struct lonely_span *piece)
 {
     enum head_verdict verdict = HEAD_MORE;
 
-    if (n->request.collected.len ==
+    if (n->upload.request.collected.len ==
         0) { /* nearly always it comes in one piece and need not be copied */
         verdict = parse_head(n, *piece);
         if (verdict == HEAD_DONE) {
@@ -235,22 +181,22 @@ static bool take_head(struct notify_request *n, struct lonely_span *piece)
         }
     }
     while (verdict == HEAD_MORE && piece->len > 0) {
-        size_t take = n->head_needed - n->request.collected.len;
+        size_t take = n->head_needed - n->upload.request.collected.len;
 
         if (take > piece->len)
             take = piece->len;
-        if (!request_collect(&n->request, piece->ptr, take)) {
-            finish_with(n, 503);
+        if (!request_collect(&n->upload.request, piece->ptr, take)) {
+            request_end(&n->upload.request, 503);
             return false;
         }
         piece->ptr += take;
         piece->len -= take;
-        if (n->request.collected.len == n->head_needed)
-            verdict = parse_head(
-                n, (struct lonely_span){ n->request.collected.ptr, n->request.collected.len });
+        if (n->upload.request.collected.len == n->head_needed)
+            verdict = parse_head(n, (struct lonely_span){ n->upload.request.collected.ptr,
+                                                          n->upload.request.collected.len });
     }
     if (verdict == HEAD_DONE)
-        request_drop_collected(&n->request);
+        request_drop_collected(&n->upload.request);
     return verdict == HEAD_DONE;
 }
 
@@ -262,15 +208,11 @@ static void on_piece(void *arg, struct lonely_span piece)
         add_message(n, piece);
 }
 
-static void on_abort(void *arg)
-{
-    finish(arg);
-}
-
 void route_notify(struct worker *w, struct http_exchange *x, const struct route *route)
 {
-    static const struct http_body_ops ops = { on_piece, on_end, on_abort };
+    static const struct http_body_ops ops = { on_piece, on_end, request_on_abort };
     struct notify_request *n = request_create(w, x, route, sizeof(*n));
 
+    n->upload.request.release = release;
     http_exchange_read_body(x, &ops, n);
 }

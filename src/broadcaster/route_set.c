@@ -9,9 +9,8 @@
 
 #include <lonely/etag.h>
 
-#include "body.h"
 #include "mem.h"
-#include "routes.h"
+#include "upload.h"
 
 /* Longer lists are checked in the thread pool. */
 #define CHECK_ON_LOOP_BYTES 16384
@@ -37,34 +36,23 @@ struct list_reader {
 };
 
 struct set_request {
-    struct request request; /* first */
+    struct upload upload; /* first */
     size_t head_needed;
     bool parsed;
     struct lonely_stateless fields; /* point into what was collected */
     struct list_extent extent;
-    bool checking; /* the authorization: no more is read meanwhile */
-    bool writing;  /* the writer is full: the same */
-    struct body_writer *writer;
-    struct body *body;
     struct list_reader *lists;
     struct store_list source;
     uv_work_t work;
     int status; /* of the check: 0 or the answer */
 };
 
-static void finish(struct set_request *s)
+static void release(struct request *r)
 {
-    if (s->writer != NULL)
-        body_writer_abort(s->writer);
-    body_unref(s->body);
-    mem_free(s->lists);
-    request_free(&s->request);
-}
+    struct set_request *s = (struct set_request *)r;
 
-static void finish_with(struct set_request *s, int status)
-{
-    request_answer(&s->request, status);
-    finish(s);
+    upload_release(r);
+    mem_free(s->lists);
 }
 
 /* A length or a count is complete. */
@@ -106,10 +94,10 @@ static void lists_start(struct set_request *s)
 {
     struct list_reader *l = s->lists;
 
-    l->body = s->body;
+    l->body = s->upload.body;
     l->failed = false;
     l->at = 0;
-    l->rest = body_in_memory(s->body) ? body_span(s->body) : (struct lonely_span){ NULL, 0 };
+    l->rest = body_in_memory(l->body) ? body_span(l->body) : (struct lonely_span){ NULL, 0 };
     lonely_set_reader_init(&l->reader, s->fields.count);
 }
 
@@ -145,7 +133,8 @@ static int next_row(void *arg, struct store_row *row)
     struct set_request *s = arg;
     struct lonely_set_entry entry;
 
-    if (atomic_load(&s->request.worker->stopping) || lists_next(s->lists, &entry) != LONELY_OK)
+    if (atomic_load(&s->upload.request.worker->stopping) ||
+        lists_next(s->lists, &entry) != LONELY_OK)
         return -1; /* it could be read before, so the file cannot */
     if (entry.kind == LONELY_SET_END)
         return 0;
@@ -157,12 +146,12 @@ static int next_row(void *arg, struct store_row *row)
 
 static bool entry_allowed(const struct set_request *s, const struct lonely_set_entry *entry)
 {
-    const struct conf *conf = s->request.worker->b->conf;
+    const struct conf *conf = s->upload.request.worker->b->conf;
     uint64_t max =
         entry->kind == LONELY_SET_GLOB ? conf->limits.max_glob_bytes : conf->limits.max_topic_bytes;
 
     return entry->key.len <= max && entry->recovery.len <= conf->limits.max_url_bytes &&
-           request_url_allowed(&s->request, entry->recovery);
+           request_url_allowed(&s->upload.request, entry->recovery);
 }
 
 /* Reads the lists into the etag; 0, or the status of the answer. */
@@ -175,13 +164,13 @@ static int check_entries(struct set_request *s, struct lonely_etag *etag)
     for (;; first = false) {
         enum lonely_error err = lists_next(s->lists, &entry);
 
-        if (atomic_load(&s->request.worker->stopping))
+        if (atomic_load(&s->upload.request.worker->stopping))
             return 503;
         if (err != LONELY_OK)
             return s->lists->failed ? 500 : 400;
         if (entry.kind == LONELY_SET_END)
             break;
-        if ((first && !request_url_allowed(&s->request, s->fields.url)) ||
+        if ((first && !request_url_allowed(&s->upload.request, s->fields.url)) ||
             !entry_allowed(s, &entry))
             return 400;
         err = entry.kind == LONELY_SET_GLOB
@@ -213,22 +202,22 @@ static void on_stored(void *arg, enum store_status status)
     struct set_request *s = arg;
 
     if (status == STORE_OK)
-        request_answer_generic(
-            &s->request, &(struct lonely_auth_input){ .op = LONELY_AUTH_SET_SUBSCRIPTIONS_RESPONSE,
-                                                      .hash = s->fields.hash });
+        request_answer_generic(&s->upload.request, &(struct lonely_auth_input){
+                                                       .op = LONELY_AUTH_SET_SUBSCRIPTIONS_RESPONSE,
+                                                       .hash = s->fields.hash });
     else
-        request_answer(&s->request, 503);
-    finish(s);
+        request_answer(&s->upload.request, 503);
+    request_free(&s->upload.request);
 }
 
 static void on_lists_checked(uv_work_t *work, int status)
 {
     struct set_request *s = work->data;
-    struct worker *w = s->request.worker;
+    struct worker *w = s->upload.request.worker;
 
     (void)status; /* never cancelled */
     if (s->status != 0) {
-        finish_with(s, s->status);
+        request_end(&s->upload.request, s->status);
         return;
     }
     lists_start(s);
@@ -236,62 +225,29 @@ static void on_lists_checked(uv_work_t *work, int status)
     w->b->store_ops->set(w->store, s->fields.url, &s->source, on_stored, s);
 }
 
-static void on_body(void *arg, enum body_error err, struct body *body)
+static void on_body(struct upload *u)
 {
-    struct set_request *s = arg;
+    struct set_request *s = (struct set_request *)u;
 
-    s->body = body;
-    if (err != BODY_OK) {
-        finish_with(s, err == BODY_NO_ROOM ? 507 : 500);
-        return;
-    }
     s->lists = mem_alloc(sizeof(*s->lists));
     s->work.data = s;
-    if (body_size(body) <= CHECK_ON_LOOP_BYTES) {
+    if (body_size(u->body) <= CHECK_ON_LOOP_BYTES) {
         check_lists(&s->work);
         on_lists_checked(&s->work, 0);
-    } else if (uv_queue_work(&s->request.worker->loop, &s->work, check_lists, on_lists_checked) !=
+    } else if (uv_queue_work(&u->request.worker->loop, &s->work, check_lists, on_lists_checked) !=
                0) {
-        finish_with(s, 503);
+        request_end(&u->request, 503);
     }
 }
 
 static void on_end(void *arg)
 {
     struct set_request *s = arg;
-    struct body_writer *writer = s->writer;
 
-    if (!s->parsed) {
-        finish_with(s, 400);
-        return;
-    }
-    s->writer = NULL;
-    body_writer_finish(writer, on_body, s);
-}
-
-static void resume_if_ready(struct set_request *s)
-{
-    if (!s->checking && !s->writing)
-        http_exchange_resume(s->request.exchange);
-}
-
-static void on_ready(void *arg)
-{
-    struct set_request *s = arg;
-
-    s->writing = false;
-    resume_if_ready(s);
-}
-
-static void on_authorized(struct request *r, int status)
-{
-    struct set_request *s = (struct set_request *)r;
-
-    s->checking = false;
-    if (status != 0)
-        finish_with(s, status);
+    if (!s->parsed)
+        request_end(&s->upload.request, 400);
     else
-        resume_if_ready(s);
+        upload_end(&s->upload, on_body);
 }
 
 /* As request_authorize. */
@@ -304,16 +260,17 @@ static int authorize(struct set_request *s)
         .hash = s->fields.hash,
     };
 
-    return request_authorize(&s->request, &in, on_authorized);
+    return request_authorize(&s->upload.request, &in, upload_authorized);
 }
 
 /* Parses the head once enough is there. False: it has been refused and the request is gone. */
 static bool parse_head(struct set_request *s)
 {
-    struct worker *w = s->request.worker;
+    struct worker *w = s->upload.request.worker;
     struct lonely_result result = lonely_stateless_parse(
         LONELY_STATELESS_SET_SUBSCRIPTIONS,
-        (struct lonely_span){ s->request.collected.ptr, s->request.collected.len }, &s->fields);
+        (struct lonely_span){ s->upload.request.collected.ptr, s->upload.request.collected.len },
+        &s->fields);
     int status = 400;
 
     if (result.err == LONELY_E_TRUNCATED) {
@@ -322,17 +279,10 @@ static bool parse_head(struct set_request *s)
     }
     if (result.err == LONELY_OK && s->fields.url.len <= w->b->conf->limits.max_url_bytes)
         status = authorize(s);
-    if (status == REQUEST_LATER) { /* what came along with the head is taken all the same */
-        s->checking = true;
-        http_exchange_pause(s->request.exchange);
-    } else if (status != 0) {
-        finish_with(s, status);
+    if (!upload_begin(&s->upload, status, s->upload.request.exchange->head.content_length))
         return false;
-    }
     s->parsed = true;
     s->extent.strings = 2 * (uint64_t)s->fields.count;
-    s->writer =
-        body_writer_create(w->b->bodies, &w->loop, s->request.exchange->head.content_length);
     return true;
 }
 
@@ -341,37 +291,31 @@ static void on_piece(void *arg, struct lonely_span piece)
     struct set_request *s = arg;
 
     while (!s->parsed && piece.len > 0) {
-        size_t take = s->head_needed - s->request.collected.len;
+        size_t take = s->head_needed - s->upload.request.collected.len;
 
         if (take > piece.len)
             take = piece.len;
-        if (!request_collect(&s->request, piece.ptr, take)) {
-            finish_with(s, 503);
+        if (!request_collect(&s->upload.request, piece.ptr, take)) {
+            request_end(&s->upload.request, 503);
             return;
         }
         piece.ptr += take;
         piece.len -= take;
-        if (s->request.collected.len == s->head_needed && !parse_head(s))
+        if (s->upload.request.collected.len == s->head_needed && !parse_head(s))
             return;
     }
-    if (s->parsed)
+    if (s->parsed) {
         piece.len = extent_take(&s->extent, piece);
-    if (s->parsed && piece.len > 0 && !body_writer_add(s->writer, piece, on_ready, s)) {
-        s->writing = true;
-        http_exchange_pause(s->request.exchange);
+        upload_add(&s->upload, piece);
     }
-}
-
-static void on_abort(void *arg)
-{
-    finish(arg);
 }
 
 void route_set(struct worker *w, struct http_exchange *x, const struct route *route)
 {
-    static const struct http_body_ops ops = { on_piece, on_end, on_abort };
+    static const struct http_body_ops ops = { on_piece, on_end, request_on_abort };
     struct set_request *s = request_create(w, x, route, sizeof(*s));
 
+    s->upload.request.release = release;
     s->head_needed = 2;
     http_exchange_read_body(x, &ops, s);
 }

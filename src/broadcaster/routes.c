@@ -205,6 +205,8 @@ void request_drop_collected(struct request *r)
 
 void request_free(struct request *r)
 {
+    if (r->release != NULL)
+        r->release(r);
     request_drop_collected(r);
     if (r->exchange != NULL)
         tell(r, 0);
@@ -270,6 +272,17 @@ void request_answer(struct request *r, int status)
     else
         respond(r, &(struct http_response){ .status = status,
                                             .headers = status == 503 ? retry : NULL });
+}
+
+void request_end(struct request *r, int status)
+{
+    request_answer(r, status);
+    request_free(r);
+}
+
+void request_on_abort(void *arg)
+{
+    request_free(arg);
 }
 
 static void answer_signed(struct request *r, enum lonely_stateless_type type,

@@ -17,16 +17,21 @@
 #include "http.h"
 #include "worker.h"
 
+struct request;
 struct route;
+
+/* Frees what a route keeps of a request beside `struct request` itself. */
+typedef void request_release_fn(struct request *r);
 
 /* One request under way. A route's own structure begins with it. */
 struct request {
     struct worker *worker;
     struct http_exchange *exchange;
     const struct route *route;
-    struct buf collected;     /* the fields of the body, as far as they have arrived in pieces */
-    uint64_t started_ns;      /* wall clock */
-    uint64_t started_mono_ns; /* for how long it took */
+    request_release_fn *release; /* NULL: nothing to do; the route sets it */
+    struct buf collected;        /* the fields of the body, as far as they have arrived in pieces */
+    uint64_t started_ns;         /* wall clock */
+    uint64_t started_mono_ns;    /* for how long it took */
     /* Why it is about to be turned away, when the status alone would not tell; else
      * METRICS_REASON_NONE. */
     enum metrics_reason reason;
@@ -73,8 +78,14 @@ bool request_collect(struct request *r, const uint8_t *ptr, size_t len);
 /* Frees what was collected, before the request ends. */
 void request_drop_collected(struct request *r);
 
-/* Frees the structure. The exchange must have been answered, or this is called in its on_abort. */
+/* Releases and frees the structure. The exchange must have been answered, or this is called in its
+ * on_abort. */
 void request_free(struct request *r);
+
+/* request_answer and request_free. */
+void request_end(struct request *r, int status);
+/* on_abort of a body whose argument is the request. */
+void request_on_abort(void *arg);
 
 /* What a route says when the request's head is complete. Reads the body or answers. */
 typedef void route_fn(struct worker *w, struct http_exchange *x, const struct route *route);

@@ -1,0 +1,82 @@
+/*
+ * Requests whose body goes into memory or a file (upload.h). Called by route_notify.c and route_set.c,
+ * which know what the bytes mean.
+ */
+#include "upload.h"
+
+void upload_release(struct request *r)
+{
+    struct upload *u = (struct upload *)r;
+
+    if (u->writer != NULL)
+        body_writer_abort(u->writer);
+    body_unref(u->body);
+}
+
+static void resume_if_ready(struct upload *u)
+{
+    if (!u->checking && !u->writing)
+        http_exchange_resume(u->request.exchange);
+}
+
+void upload_authorized(struct request *r, int status)
+{
+    struct upload *u = (struct upload *)r;
+
+    u->checking = false;
+    if (status != 0)
+        request_end(r, status);
+    else
+        resume_if_ready(u);
+}
+
+bool upload_begin(struct upload *u, int status, uint64_t expected)
+{
+    struct worker *w = u->request.worker;
+
+    if (status == REQUEST_LATER) { /* what came along with the fields is taken all the same */
+        u->checking = true;
+        http_exchange_pause(u->request.exchange);
+    } else if (status != 0) {
+        request_end(&u->request, status);
+        return false;
+    }
+    u->writer = body_writer_create(w->b->bodies, &w->loop, expected);
+    return true;
+}
+
+static void on_ready(void *arg)
+{
+    struct upload *u = arg;
+
+    u->writing = false;
+    resume_if_ready(u);
+}
+
+void upload_add(struct upload *u, struct lonely_span bytes)
+{
+    if (bytes.len > 0 && !body_writer_add(u->writer, bytes, on_ready, u)) {
+        u->writing = true;
+        http_exchange_pause(u->request.exchange);
+    }
+}
+
+static void on_body(void *arg, enum body_error err, struct body *body)
+{
+    struct upload *u = arg;
+
+    u->body = body;
+    if (err != BODY_OK)
+        request_end(&u->request, err == BODY_NO_ROOM ? 507 : 500);
+    else
+        u->then(u);
+}
+
+void upload_end(struct upload *u, void (*then)(struct upload *u))
+{
+    struct body_writer *writer = u->writer;
+
+    u->writer = NULL;
+    u->then = then;
+    body_writer_finish(writer, on_body, u);
+}
