@@ -221,12 +221,17 @@ struct shown {
     char text[64];
 };
 
-static struct shown show(const char *s)
+static struct shown show_up_to(const char *s, const char *ends)
 {
     struct shown out = { "" };
 
-    log_escape(s, strlen(s), out.text, sizeof out.text);
+    log_escape(s, strcspn(s, ends), out.text, sizeof out.text);
     return out;
+}
+
+static struct shown show(const char *s)
+{
+    return show_up_to(s, "");
 }
 
 /* The same for a value, between quotes; of one that may hold a password nothing. */
@@ -238,7 +243,7 @@ static struct quoted quote(const struct conf_option *o, const char *value)
 {
     struct quoted out = { "" };
 
-    if (o->type != CONF_DATABASE_URLS)
+    if (o->type != CONF_DATABASE_URLS && (o->type != CONF_PROXY || strchr(value, '@') == NULL))
         snprintf(out.text, sizeof out.text, "\"%s\": ", show(value).text);
     return out;
 }
@@ -407,7 +412,7 @@ bool conf_set(struct conf *c, const char *assignment, struct conf_error *error)
     bool good;
 
     if (section == NULL)
-        return fail(error, "\"%s\": expected section.key=value", show(assignment).text);
+        return fail(error, "\"%s\": expected section.key=value", show_up_to(assignment, "=").text);
     o = find(section, key);
     if (o == NULL)
         good = fail(error, "unknown option \"%s.%s\"", show(section).text, show(key).text);

@@ -87,7 +87,7 @@ static void reload(struct broadcaster *b, const struct options *options)
     struct keys_error error;
     struct keys *keys;
 
-    if (!options_read(options, &conf, &conf_error)) {
+    if (!options_read_again(options, &conf, &conf_error)) {
         log_error(b->log, "reload_failed", LOG_STR("error", conf_error.text), LOG_END);
         return;
     }

@@ -6,6 +6,7 @@
 
 #include <getopt.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -129,7 +130,7 @@ static bool refuse_flag(const struct line *l, const char *name, const char *why)
     return false;
 }
 
-/* Keeps prefix + text for options_read. */
+/* Keeps prefix + text for read_all. */
 static void add_assignment(struct options *o, const char *prefix, const char *text)
 {
     size_t prefix_len = strlen(prefix), size = strlen(text) + 1;
@@ -233,6 +234,20 @@ static bool check_line(const struct line *l)
     return true;
 }
 
+static bool read_all(const struct options *o, struct conf *c, struct conf_error *error)
+{
+    bool good;
+
+    conf_init(c);
+    good = conf_read_file(c, o->config, error);
+    for (size_t i = 0; good && i < o->n_assignments; i++)
+        good = conf_set(c, o->assignments[i], error);
+    good = good && conf_check(c, error);
+    if (!good)
+        conf_fini(c);
+    return good;
+}
+
 static enum options_action read_conf(const struct line *l, struct options *o)
 {
     struct conf_error error;
@@ -246,7 +261,7 @@ static enum options_action read_conf(const struct line *l, struct options *o)
             return exit_with(o, EXIT_USAGE);
         }
     }
-    if (!options_read(o, &o->conf, &error)) {
+    if (!read_all(o, &o->conf, &error)) {
         o->conf = (struct conf){ 0 };
         fprintf(l->err, "lonelypss: %s\n", error.text);
         return exit_with(o, EXIT_USAGE);
@@ -278,18 +293,17 @@ enum options_action options_parse(int argc, char **argv, FILE *out, FILE *err, s
     return read_conf(&l, o);
 }
 
-bool options_read(const struct options *o, struct conf *c, struct conf_error *error)
+bool options_read_again(const struct options *o, struct conf *c, struct conf_error *error)
 {
-    bool good;
+    struct stat st;
 
-    conf_init(c);
-    good = conf_read_file(c, o->config, error);
-    for (size_t i = 0; good && i < o->n_assignments; i++)
-        good = conf_set(c, o->assignments[i], error);
-    good = good && conf_check(c, error);
-    if (!good)
-        conf_fini(c);
-    return good;
+    /* Opening a pipe without a writer would wait, and no signal end the process any more. */
+    if (stat(o->config, &st) == 0 && !S_ISREG(st.st_mode)) {
+        snprintf(error->text, sizeof error->text,
+                 "the configuration came from no regular file: it cannot be read again");
+        return false;
+    }
+    return read_all(o, c, error);
 }
 
 void options_fini(struct options *o)

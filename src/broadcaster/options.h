@@ -20,7 +20,7 @@ struct options {
     struct conf conf; /* read and checked; not after OPTIONS_EXIT */
     int exit_code;
     const char *config; /* the file that was read: of argv, or a literal */
-    char **assignments; /* --set and --listen, for options_read */
+    char **assignments; /* --set and --listen, for options_read_again */
     size_t n_assignments;
 };
 
@@ -31,9 +31,10 @@ struct options {
  */
 enum options_action options_parse(int argc, char **argv, FILE *out, FILE *err, struct options *o);
 
-/* Reads the same file again, under the same --set and --listen (SIGHUP). `c` is filled here and is
- * the caller's to conf_fini when true is returned; on failure nothing is to be freed. */
-bool options_read(const struct options *o, struct conf *c, struct conf_error *error);
+/* Reads the same file again, under the same --set and --listen (SIGHUP); what is no regular file, such as
+ * a pipe, cannot be. `c` is filled here and is the caller's to conf_fini when true is returned; on failure
+ * nothing is to be freed. */
+bool options_read_again(const struct options *o, struct conf *c, struct conf_error *error);
 
 void options_fini(struct options *o);
 

@@ -3,6 +3,7 @@ test_command_line.py. (design: a request that was taken is finished, what was ac
 """
 
 import contextlib
+import os
 import random
 import signal
 import threading
@@ -14,7 +15,7 @@ import pytest
 import bodies
 import subscriber as scripted
 from bodies import NOTIFY
-from conftest import SANITIZED, wait_until
+from conftest import SANITIZED, setup_folder, wait_until
 from wire import Wire, head, message, notify, post, subscribe, unsubscribe
 
 
@@ -207,6 +208,23 @@ def test_hangup_rereads_the_log_level(start_broadcaster):
     broadcaster.signal(signal.SIGHUP)
     assert broadcaster.stop() == 0
     assert not logged(broadcaster, "stopped")
+
+
+def test_hangup_with_a_configuration_that_came_by_a_pipe(start_broadcaster, tmp_path):
+    """It cannot be read again. Waiting for another writer would make the process deaf to SIGTERM."""
+    folder = setup_folder(tmp_path / "b")
+    config = folder / "lonelypss.ini"
+    text = config.read_text()
+    config.unlink()
+    os.mkfifo(config)
+    writer = threading.Thread(target=config.write_text, args=(text,))
+    writer.start()
+    broadcaster = start_broadcaster(folder)
+    writer.join()
+    broadcaster.signal(signal.SIGHUP)
+    wait_until(lambda: logged(broadcaster, "reload_failed"), "the log line")
+    assert notify(broadcaster, "t") == 0
+    assert broadcaster.stop() == 0
 
 
 # ---- Killed ----

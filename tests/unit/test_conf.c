@@ -239,6 +239,9 @@ static const struct file_error_case {
     { "[webhook]\nproxy = ftp://x\n",
       "x.ini:2: webhook.proxy: \"ftp://x\": expected http://HOST:PORT (or https, socks4, socks4a, "
       "socks5, socks5h), or none" },
+    { "[webhook]\nproxy = http://u:hush@x y\n",
+      "x.ini:2: webhook.proxy: expected http://HOST:PORT (or https, socks4, socks4a, socks5, "
+      "socks5h), or none" },
     { "[webhook]\ndeny =\n", "x.ini:2: webhook.deny: \"\": expected ADDRESS/BITS such as "
                              "10.0.0.0/8 or fd00::/8" },
     { "[webhook]\nallow = ::/0\nallow = 10.0.0.0/8 10.0.0.1\n",
@@ -523,8 +526,8 @@ static const struct set_error_case {
 } set_errors[] = {
     { "", "\"\": expected section.key=value" },
     { "log.level", "\"log.level\": expected section.key=value" },
-    { "level=info", "\"level=info\": expected section.key=value" },
-    { "level=in.fo", "\"level=in.fo\": expected section.key=value" },
+    { "level=info", "\"level\": expected section.key=value" },
+    { "url=postgresql://u:hush.hush@x", "\"url\": expected section.key=value" },
     { "log.loud=1", "unknown option \"log.loud\"" },
     { "logs.level=info", "unknown option \"logs.level\"" },
     { "log.level =info", "unknown option \"log.level \"" },

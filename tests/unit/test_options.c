@@ -124,7 +124,7 @@ static void reads_file_and_what_wins_over_it(void **state)
         assert_string_equal(err_text, "");
         assert_string_equal(out_text, "");
         assert_conf(&options.conf, &runs[i]);
-        assert_true(options_read(&options, &again, &error)); /* SIGHUP */
+        assert_true(options_read_again(&options, &again, &error)); /* SIGHUP */
         assert_conf(&again, &runs[i]);
         conf_fini(&again);
         options_fini(&options);
