@@ -25,7 +25,8 @@ static int fail(int code, const char *text)
     return code;
 }
 
-/* Signals are taken by this thread alone, with sigwait; the workers inherit the mask. */
+/* Signals are taken by this thread alone, with sigwait; the workers inherit the mask. What writing may
+ * raise is ignored: the error number tells. */
 static void take_signals(sigset_t *set)
 {
     const struct sigaction ignore = { .sa_handler = SIG_IGN };
@@ -36,6 +37,7 @@ static void take_signals(sigset_t *set)
     sigaddset(set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, set, NULL);
     sigaction(SIGPIPE, &ignore, NULL);
+    sigaction(SIGXFSZ, &ignore, NULL);
 }
 
 /* What the configuration names, beside the secrets. */

@@ -68,6 +68,25 @@ def test_no_room_for_a_body(start_broadcaster, subscriber, small_disk):
     assert [len(c.receive.message) for c in subscriber.seen()] == [0, 60000, 300000, 400000]
 
 
+def test_files_that_may_not_grow(start_broadcaster, subscriber):
+    """A limit of the size of files (ulimit -f) is like a full disk. By default it ends a process."""
+    def small():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    broadcaster = start_broadcaster(popen={"preexec_fn": small}, limits__message_body_spool_size=65536)
+    subscribe(broadcaster, "exact", subscriber.url(), "t")
+    for _ in range(2):
+        assert post(broadcaster, NOTIFY, bodies.notify("t", bytes(3 << 20))).status == 507
+    assert notify(broadcaster, "t", bytes(1 << 19)) == 1
+    statuses = []
+    while 503 not in statuses:
+        topic = b"%04d" % len(statuses) + bytes(20000)
+        statuses.append(post(broadcaster, bodies.SUBSCRIBE["exact"],
+                             bodies.subscribe(subscriber.url(), topic)).status)
+    assert set(statuses) == {200, 503}
+    assert [len(c.receive.message) for c in subscriber.seen()] == [1 << 19]
+
+
 def test_what_follows_the_lists_takes_no_room(start_broadcaster, small_disk):
     """SET ignores bytes after its lists, so they are not spooled either."""
     wrapper, folder = small_disk
