@@ -164,6 +164,7 @@ static struct store_conf store_conf(const struct conf *conf)
         .urls = conf->database.url.items,
         .n_urls = conf->database.url.count,
         .password_file = conf->database.password_file,
+        .rqlite_weak = strcmp(conf->database.rqlite_read, "weak") == 0,
         .timeout_ms = conf->database.timeout_ms,
         .missed_lock_time_s = conf->database.missed_lock_time_s,
         .max_queued = 65536,

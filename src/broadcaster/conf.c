@@ -84,6 +84,9 @@ static const struct conf_option options[] = {
     { OPT(database, index_max_staleness, CONF_TIME_MS, index_max_staleness_ms), .max = 3600000,
       .def = "0",
       .meaning = "A notify may overlook changes that are younger; 0: it asks the database first." },
+    { OPT(database, rqlite_read, CONF_CHOICE, rqlite_read), .choices = "linearizable weak",
+      .def = "linearizable",
+      .meaning = "How rqlite is asked. weak: a leader that was replaced may answer for a moment." },
 
     { OPT(auth, secrets, CONF_PATH, secrets), .none = true, .def = "broadcaster-secrets.json",
       .meaning = "Secrets file. none: authorization none both ways." },

@@ -38,6 +38,7 @@ struct conf {
         uint64_t timeout_ms;
         uint64_t missed_lock_time_s;
         uint64_t index_max_staleness_ms;
+        char *rqlite_read; /* linearizable, weak */
     } database;
     struct {
         char *secrets; /* NULL: none */

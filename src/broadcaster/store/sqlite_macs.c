@@ -3,16 +3,14 @@
  * for each process that takes macs. A mark that stays behind says that its process ended without
  * having written them all. Called by sqlite_writer.c; reading what others wrote is sqlite_feed.c's.
  */
-#include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "clock.h"
 #include "mem.h"
 #include "sqlite_schema.h"
 #include "sqlite_store.h"
+#include "store_process.h"
 
 #define BATCH_MAX     4096 /* macs a commit */
 #define MARK_EVERY_MS 10000
@@ -23,51 +21,6 @@ static int64_t now_s(void)
 }
 
 /* --- marks ---------------------------------------------------------------------------------- */
-
-/* The first line of a small file, without its end. */
-static bool read_line(const char *path, char *out, int size)
-{
-    FILE *f = fopen(path, "re");
-    bool good = f != NULL && fgets(out, size, f) != NULL;
-
-    if (f != NULL)
-        fclose(f);
-    if (good)
-        out[strcspn(out, "\n")] = '\0';
-    return good;
-}
-
-/* "boot:pid:start", which no other process ever has. false: there is no such process, or none that we
- * can see. */
-static bool identify(long pid, char out[128])
-{
-    char path[64], boot[64], stat[1024];
-    unsigned long long start;
-    const char *at;
-
-    snprintf(path, sizeof path, "/proc/%ld/stat", pid);
-    if (!read_line("/proc/sys/kernel/random/boot_id", boot, sizeof boot) ||
-        !read_line(path, stat, sizeof stat))
-        return false;
-    at = strrchr(stat, ')'); /* the name before it may hold anything */
-    for (int field = 2; at != NULL && field < 22; field++) {
-        at = strchr(at, ' ');
-        at = at == NULL ? NULL : at + 1;
-    }
-    if (at == NULL)
-        return false;
-    start = strtoull(at, NULL, 10);
-    snprintf(out, 128, "%s:%ld:%llu", boot, pid, start);
-    return true;
-}
-
-static bool is_alive(const char *process)
-{
-    const char *pid = strchr(process, ':');
-    char now[128];
-
-    return pid != NULL && identify(strtol(pid + 1, NULL, 10), now) && strcmp(now, process) == 0;
-}
 
 static int set_mark(struct sqlite_writer *w)
 {
@@ -96,7 +49,7 @@ static int delete_dead_mark(struct sqlite_writer *w)
         const char *process = (const char *)sqlite3_column_text(st, 1);
 
         id = sqlite3_column_int64(st, 0);
-        if (process == NULL || !is_alive(process))
+        if (process == NULL || !store_process_is_alive(process))
             break;
     }
     sqlite3_reset(st);
@@ -135,8 +88,7 @@ bool sqlite_macs_open(struct sqlite_writer *w, const struct store_conf *conf, ch
         return true;
     uv_mutex_init(&m->lock);
     sqlite3_randomness(sizeof m->id, &m->id);
-    if (!identify((long)getpid(), m->process))
-        snprintf(m->process, sizeof m->process, "unknown:%ld", (long)getpid());
+    store_process_self(m->process);
     rc = sqlite_writer_begin(w, clock_mono_ms(&clock_system) + w->timeout_ms);
     if (rc == SQLITE_OK) {
         rc = change_marks(w, &lost);

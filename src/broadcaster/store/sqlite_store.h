@@ -8,6 +8,7 @@
 
 #include "sqlite_conn.h"
 #include "sqlite_scan.h"
+#include "store_process.h"
 #include "store_request.h"
 
 /* --- change log -> feed (sqlite_feed.c) ---------------------------------------------------- */
@@ -93,7 +94,7 @@ struct sqlite_macs {
     uint64_t before, last;  /* row numbers around that batch */
     atomic_ullong *applied; /* of the feed */
     int64_t id;             /* of our mark */
-    char process[128];
+    char process[STORE_PROCESS_SIZE];
     uint64_t marked_at_ms;
 };
 

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-static const struct store_ops *const backends[] = { &store_sqlite, &store_memory };
+static const struct store_ops *const backends[] = { &store_sqlite, &store_rqlite, &store_memory };
 
 const struct store_ops *store_find(const char *name)
 {

@@ -85,6 +85,7 @@ struct store_conf {
     char *const *urls; /* postgres: one; rqlite: of each node */
     size_t n_urls;
     const char *password_file;   /* for store_password_read; NULL: none */
+    bool rqlite_weak;            /* the leader does not ask whether it is, when news are read */
     uint64_t timeout_ms;         /* longest wait for the store before STORE_UNAVAILABLE */
     uint64_t missed_lock_time_s; /* lock on a row being swept */
     size_t max_queued;           /* writes waiting for a commit; more: STORE_UNAVAILABLE */
@@ -187,6 +188,7 @@ struct store_ops {
 };
 
 extern const struct store_ops store_sqlite;
+extern const struct store_ops store_rqlite;
 extern const struct store_ops store_memory;
 
 /* The backend of that name, or NULL. */
