@@ -10,5 +10,8 @@
 
 void place_postgres_make(const char *server, char url[FIXTURE_URL_MAX]); /* a schema of its own */
 void place_postgres_unmake(const char *server, const char *url);
+/* The whole database: empty unless another place of this process is in use. */
+void place_rqlite_make(const char *server, char url[FIXTURE_URL_MAX]);
+void place_rqlite_unmake(const char *server, const char *url);
 
 #endif

@@ -271,6 +271,7 @@ static const struct place {
     void (*unmake)(const char *server, const char *url);
 } places[] = {
     { "postgres", place_postgres_make, place_postgres_unmake },
+    { "rqlite", place_rqlite_make, place_rqlite_unmake },
 };
 
 static const char *server_url(void)

@@ -1,6 +1,6 @@
 """Database servers for tests, each on a scratch folder, listening on loopback only.
 
-    python3 databases.py postgres COMMAND...
+    python3 databases.py postgres|rqlite COMMAND...
 
 runs a command with LONELY_STORE and LONELY_STORE_URL set for a server of its own, and ends the server
 after it; its exit status is that of the command.
@@ -17,6 +17,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import rqlite_cluster
+from rqlite_cluster import Rqlite
 
 PATIENCE = 60  # seconds
 
@@ -139,13 +142,13 @@ class Postgres:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-SERVERS = {server.NAME: server for server in (Postgres,)}
+SERVERS = {server.NAME: server for server in (Postgres, Rqlite)}
 
 
 def main(name, *command):
     try:
         server = SERVERS[name]()
-    except Missing as e:
+    except (Missing, rqlite_cluster.Missing) as e:
         print(f"1..0 # SKIP {e}")
         return 0
     try:

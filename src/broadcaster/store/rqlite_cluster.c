@@ -43,15 +43,16 @@ static char *base_of(CURLU *url)
     return base;
 }
 
-/* "?ca=PATH" is all that may follow the address. */
-static bool read_query(struct rqlite_node *n, CURLU *url)
+/* "?ca=PATH" is all that may follow the address. It counts for all nodes. */
+static bool read_query(struct rqlite_cluster *c, CURLU *url, bool is_tls)
 {
     char *query = part_of(url, CURLUPART_QUERY, CURLU_URLDECODE);
     bool good = query == NULL;
 
-    if (query != NULL && strncmp(query, "ca=", 3) == 0 && strncmp(n->base, "https:", 6) == 0) {
-        n->ca_file = mem_strdup(query + 3);
-        good = true;
+    if (query != NULL && is_tls && strncmp(query, "ca=", 3) == 0 && query[3] != '\0') {
+        good = c->ca_file == NULL || strcmp(c->ca_file, query + 3) == 0;
+        if (c->ca_file == NULL)
+            c->ca_file = mem_strdup(query + 3);
     }
     mem_free(query);
     return good;
@@ -68,13 +69,14 @@ static bool is_bare(CURLU *url)
     return bare;
 }
 
-static bool parse_node(struct rqlite_node *n, CURLU *url, const char *text)
+static bool parse_node(struct rqlite_cluster *c, struct rqlite_node *n, CURLU *url,
+                       const char *text)
 {
     *n = (struct rqlite_node){ 0 };
     if (curl_url_set(url, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK)
         return false;
     n->base = base_of(url);
-    if (n->base == NULL || !is_bare(url) || !read_query(n, url))
+    if (n->base == NULL || !is_bare(url) || !read_query(c, url, strncmp(n->base, "https:", 6) == 0))
         return false;
     n->user = part_of(url, CURLUPART_USER, CURLU_URLDECODE);
     n->password = part_of(url, CURLUPART_PASSWORD, CURLU_URLDECODE);
@@ -93,13 +95,13 @@ bool rqlite_cluster_init(struct rqlite_cluster *c, const struct store_conf *conf
     c->nodes = mem_calloc(conf->n_urls + 1, sizeof *c->nodes);
     for (; c->count < conf->n_urls; c->count++) {
         CURLU *url = curl_url();
-        bool good = url != NULL && parse_node(&c->nodes[c->count], url, conf->urls[c->count]);
+        bool good = url != NULL && parse_node(c, &c->nodes[c->count], url, conf->urls[c->count]);
 
         curl_url_cleanup(url);
         if (!good) {
             snprintf(error, 256,
                      "database.url, number %zu: not http(s)://[USER[:PASSWORD]@]HOST"
-                     "[:PORT], with ?ca=PATH for https",
+                     "[:PORT], with https also ?ca=PATH, the same for all",
                      c->count + 1);
             c->count++;
             rqlite_cluster_fini(c);
@@ -123,10 +125,10 @@ void rqlite_cluster_fini(struct rqlite_cluster *c)
     for (size_t i = 0; i < c->count; i++) {
         mem_free(c->nodes[i].base);
         mem_free(c->nodes[i].user);
-        mem_free(c->nodes[i].ca_file);
         store_password_free(c->nodes[i].password);
     }
     mem_free(c->nodes);
     mem_free(c->password_file);
+    mem_free(c->ca_file);
     *c = (struct rqlite_cluster){ 0 };
 }

@@ -61,7 +61,9 @@ static bool set_options(struct rqlite_conn *c)
            curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L) == CURLE_OK &&
            curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_reply) == CURLE_OK &&
            curl_easy_setopt(e, CURLOPT_WRITEDATA, c) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_ERRORBUFFER, c->trouble) == CURLE_OK;
+           curl_easy_setopt(e, CURLOPT_ERRORBUFFER, c->trouble) == CURLE_OK &&
+           (c->cluster->ca_file == NULL ||
+            curl_easy_setopt(e, CURLOPT_CAINFO, c->cluster->ca_file) == CURLE_OK);
 }
 
 bool rqlite_conn_open(struct rqlite_conn *c, struct rqlite_cluster *cluster, char error[256])
@@ -121,8 +123,6 @@ static void set_url(struct rqlite_conn *c, enum rqlite_path path)
                      n->user == NULL       ? NULL
                      : n->password != NULL ? n->password
                                            : c->password);
-    if (n->ca_file != NULL)
-        curl_easy_setopt(c->easy, CURLOPT_CAINFO, n->ca_file);
 }
 
 /* A node gets a part of the time that is left, so that there is some for another. */

@@ -28,6 +28,7 @@ struct rqlite_cluster {
     struct rqlite_node *nodes;
     size_t count;
     char *password_file; /* for store_password_read */
+    char *ca_file;       /* NULL: the system's */
     struct log *log;
     uint64_t timeout_ms;
     bool weak;
