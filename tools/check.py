@@ -190,10 +190,18 @@ def check_integration(tally, name):
     tally.add_junit(f"{name} integration", junit, code)
 
 
+def check_rqlited(tally):
+    """The database server that tests of rqlite start; kept between runs."""
+    built = run([str(ROOT / "tools/rqlite/build.sh"), str(BUILD / "rqlited")],
+                BUILD / "rqlited.build.log") == 0
+    tally.add_step("rqlited build", built)
+
+
 def main():
     started = time.monotonic()
     tally = Tally()
     check_sources(tally)
+    check_rqlited(tally)
     for name in BUILDS:
         print(f"== {name}", flush=True)
         if not check_build(tally, name):

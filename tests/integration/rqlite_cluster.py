@@ -66,8 +66,7 @@ class Node:
                      "-join", ",".join(f"127.0.0.1:{n.raft_port}" for n in others)]
         with open(self.cluster.folder / f"node{self.number}.log", "ab") as log:
             self.process = subprocess.Popen(
-                [*args, self.folder], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True)
+                [*args, self.folder], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def kill(self):
         """As if the power had failed."""

@@ -152,11 +152,10 @@ json_t *rqlite_batch_changes(struct rqlite_batches *b, uint64_t until_ms)
     json_t *results;
 
     rqlite_body_init(&body, 1024);
-    rqlite_body_statement(
-        &body,
-        "SELECT kind, op, " RQ_TEXT("url") ", hex(key) FROM " RQ_CHANGES
-                                           " WHERE seq > (SELECT first FROM " RQ_PROCESSES
-                                           " WHERE id = ? AND batch = ?) ORDER BY seq LIMIT 10000");
+    rqlite_body_statement(&body, "SELECT kind, op, " RQ_TEXT(
+                                     "url") ", hex(key) FROM " RQ_CHANGES
+                                            " WHERE seq > (SELECT first FROM " RQ_PROCESSES
+                                            " WHERE id = ? AND batch = ?) ORDER BY seq LIMIT 1000");
     rqlite_body_int(&body, b->process_id);
     rqlite_body_int(&body, b->number);
     (void)rqlite_body_end(&body);

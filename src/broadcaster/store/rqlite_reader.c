@@ -59,8 +59,8 @@ static void check_turn(struct rqlite_reader *r, struct check *c)
 {
     uint64_t until_ms = rqlite_now_ms() + r->conn.cluster->timeout_ms;
 
-    if (atomic_load(&c->request->cancelled) || !rqlite_scan_fill(&c->scan, until_ms) ||
-        !hash_page(c))
+    if (atomic_load(&c->request->cancelled) || rqlite_is_down(r->conn.cluster) ||
+        !rqlite_scan_fill(&c->scan, until_ms) || !hash_page(c))
         check_end(r, c, STORE_UNAVAILABLE);
     else if (!c->scan.ended)
         list_push_back(&r->active, &c->node);

@@ -120,7 +120,8 @@ bool rqlite_set_turn(struct rqlite_writer *w, struct rqlite_set *s)
     json_t *results = NULL;
     enum merge merged;
 
-    if (atomic_load(&s->request->cancelled) || !rqlite_writer_ready(w))
+    if (atomic_load(&s->request->cancelled) || rqlite_is_down(w->batches.conn.cluster) ||
+        !rqlite_writer_ready(w))
         return set_end(s, STORE_UNAVAILABLE);
     merged = merge(w, s, until_ms);
     if (merged == MERGE_FAILED) {

@@ -202,6 +202,8 @@ static void run_prune(struct rqlite_writer *w)
     if (rqlite_batch_run(b, now_ms + w->timeout_ms, &results) == RQLITE_DONE &&
         (rqlite_rows_affected(results, 0) > 0 || rqlite_rows_affected(results, 1) > 0))
         w->prune_at_ms = now_ms; /* there may be more */
+    if (b->schema_is_missing)
+        w->prune_at_ms = now_ms; /* readers wait for it */
     json_decref(results);
 }
 
