@@ -14,7 +14,7 @@
 #include "mem.h"
 #include "tables.h"
 
-#define N_OPTIONS 59
+#define N_OPTIONS 60
 
 static char folder[] = "/tmp/test_conf.XXXXXX";
 static char path[64];
@@ -77,6 +77,7 @@ static void defaults(void **state)
     assert_true(c.database.timeout_ms == 5000);
     assert_true(c.database.missed_lock_time_s == 30);
     assert_true(c.database.index_max_staleness_ms == 0);
+    assert_string_equal(c.database.rqlite_read, "linearizable");
     assert_string_equal(c.auth.secrets, "broadcaster-secrets.json");
     assert_int_equal(c.auth.also_accept.count, 0);
     assert_false(c.auth.strict_permissions);
@@ -485,6 +486,8 @@ static const struct value_case {
     { "database.url=none", "none" },
     { "database.index_max_staleness=500ms", "500ms" },
     { "database.index_max_staleness=2h", NULL },
+    { "database.rqlite_read=weak", "weak" },
+    { "database.rqlite_read=none", NULL },
     /* Addresses. */
     { "broadcaster.listen=localhost:0", "localhost:0" },
     { "broadcaster.listen=a:1  b:2\tc:3", "a:1 b:2 c:3" },
