@@ -318,7 +318,7 @@ void incoming_unstash(struct tinyproto_conn *c)
     c->in.stash = NULL;
     c->in.stash_len = 0;
     c->in.is_held = false;
-    feed(c, ptr, len);
+    feed(c, ptr != NULL ? ptr : (const uint8_t *)"", len);
     mem_free(ptr);
 }
 

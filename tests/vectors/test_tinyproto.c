@@ -346,7 +346,8 @@ static void replays(void **state)
     for (enum cut cut = CUT_ELEMENTS; cut <= CUT_TURNS; cut++) {
         if (s->ours != AS_CLIENT)
             ours_as_server(s, transcript, elements, cut);
-        if (s->ours != AS_SERVER)
+        /* Who is refused closes at the first byte: the others would come too late. */
+        if (s->ours != AS_SERVER && (s->end == TINYPROTO_OK || cut != CUT_BYTES))
             ours_as_client(s, transcript, elements, cut);
     }
 }
