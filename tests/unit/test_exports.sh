@@ -1,8 +1,9 @@
 #!/bin/sh
-# test_exports.sh INCLUDE-DIR LIBRARY.so: the library exports nothing but functions marked LONELY_API,
-# and of each header that it implements all of them. Prints TAP.
-include=$1
+# test_exports.sh INCLUDE-DIR LIBRARY.so FOLDER MACRO: the library exports nothing but functions of
+# the headers in FOLDER marked MACRO, and of each header that it implements all of them. Prints TAP.
+include=$1/$3
 library=$2
+macro=$4
 n=0
 
 report() { # status, name, what is wrong
@@ -13,18 +14,18 @@ report() { # status, name, what is wrong
 }
 
 declared_in() { # header: the names of its exported functions, a line each
-    tr '\n' ' ' <"$1" | grep -o 'LONELY_API [^;{]*;' | sed 's/(.*//; s/.*[ *]//' | sort
+    tr '\n' ' ' <"$1" | grep -o "$macro [^;{]*;" | sed 's/(.*//; s/.*[ *]//' | sort
 }
 
 exported=$(nm -D --defined-only "$library" | awk '{ print $3 }' | sort)
-all=$(for header in "$include"/lonely/*.h; do declared_in "$header"; done)
+all=$(for header in "$include"/*.h; do declared_in "$header"; done)
 
 [ -n "$exported" ]
 report $? "the library exports something"
 unmarked=$(printf '%s\n' "$exported" | grep -vxF "$all")
 [ -z "$unmarked" ]
-report $? "every export is marked LONELY_API" $unmarked
-for header in "$include"/lonely/*.h; do
+report $? "every export is marked $macro" $unmarked
+for header in "$include"/*.h; do
     here=$(declared_in "$header")
     [ -n "$here" ] && printf '%s\n' "$exported" | grep -qxF "$here" || continue
     missing=$(printf '%s\n' "$here" | grep -vxF "$exported")
