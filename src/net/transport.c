@@ -229,16 +229,6 @@ static void on_close_frame(struct transport *t, uint16_t code)
         transport_end(t, code);
 }
 
-static void on_ping(struct transport *t, struct lonely_span payload)
-{
-    if (t->ended)
-        return;
-    memcpy(t->pong, payload.ptr, payload.len);
-    t->pong_len = (uint8_t)payload.len;
-    t->pong_due = true;
-    transport_make_dirty(t);
-}
-
 static size_t look_at_websocket(struct transport *t, uint8_t *in, size_t len)
 {
     struct websocket_step step = websocket_next(&t->in.websocket, in, len);
@@ -252,7 +242,7 @@ static size_t look_at_websocket(struct transport *t, uint8_t *in, size_t len)
         give(t, &piece);
         break;
     case WEBSOCKET_ON_PING:
-        on_ping(t, step.bytes);
+        transport_answer_ping(t, step.bytes);
         break;
     case WEBSOCKET_ON_CLOSE:
         on_close_frame(t, step.code);

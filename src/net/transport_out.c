@@ -4,8 +4,9 @@
  * calls transport_flush), as many parts in one writev as the system takes; the rest goes as the peer
  * reads. Memory of our own comes from the group's pool and goes back as soon as it is sent.
  *
- * Pongs, pings and the close frame are put between frames. Of pongs one at most is in the queue, for
- * the latest ping: a flood of pings costs nothing but its own bytes.
+ * Pongs, pings and the close frame are put between frames. Of pongs PONGS_MAX are in the queue at most;
+ * of the pings that come meanwhile the latest is answered (RFC 6455, 5.5.3), so that a flood of them
+ * costs nothing but its own bytes.
  */
 #include <assert.h>
 #include <openssl/rand.h>
@@ -19,6 +20,7 @@
 #define SPARES_MAX   64
 #define SHARE_BYTES  2048 /* less is cheaper to copy than to send as a part of its own */
 #define FLUSH_ROUNDS 8    /* writevs for one transport in one turn */
+#define PONGS_MAX    16   /* in the queue of one */
 
 struct part {
     struct list node;
@@ -206,14 +208,28 @@ static bool queue_control(struct transport *t, enum websocket_opcode opcode,
     return append(t, head_span, NULL, 0) && append(t, payload, masks ? key : NULL, 0);
 }
 
-/* Answers the latest ping, unless an answer to one before still waits in the queue. */
+/* Answers the ping that is due, unless too many answers still wait in the queue. */
 static void queue_pong(struct transport *t)
 {
-    if (!t->pong_due || t->ended || t->sent < t->pong_at ||
+    if (t->sent >= t->pong_at)
+        t->pongs = 0;
+    if (!t->pong_due || t->ended || t->pongs == PONGS_MAX ||
         !queue_control(t, WEBSOCKET_PONG, (struct lonely_span){ t->pong, t->pong_len }))
         return;
     t->pong_due = false;
+    t->pongs++;
     t->pong_at = t->sent + t->queued;
+}
+
+void transport_answer_ping(struct transport *t, struct lonely_span payload)
+{
+    if (t->ended)
+        return;
+    memcpy(t->pong, payload.ptr, payload.len);
+    t->pong_len = (uint8_t)payload.len;
+    t->pong_due = true;
+    queue_pong(t);
+    transport_make_dirty(t);
 }
 
 bool transport_queue_ping(struct transport *t)

@@ -58,14 +58,14 @@ struct transport {
     size_t flying;       /* of those, the first ones, which a stream_send has */
     uint64_t sent;       /* bytes that have left, ever */
     uint64_t frame_left; /* of the announced frame, to be put */
-    uint64_t pong_at;    /* value of `sent` when the last pong has left */
+    uint64_t pong_at;    /* value of `sent` when the last pong of the queue has left */
     uint64_t ping_at;    /* the same for what was queued with our last ping */
     uint64_t ping_seen;  /* `sent` at the last look for the pong */
     uint8_t mask[4];     /* a client's, of the present frame */
     uint8_t mask_at;
-    uint8_t opcode; /* of messages: WEBSOCKET_BINARY, but for tests */
-    uint8_t pong_len;
-    uint8_t pong[WEBSOCKET_CONTROL_MAX]; /* the payload to answer */
+    uint8_t opcode;          /* of messages: WEBSOCKET_BINARY, but for tests */
+    uint8_t pong_len, pongs; /* of the payload to answer; in the queue */
+    uint8_t pong[WEBSOCKET_CONTROL_MAX];
 
     bool reading;        /* the user wants pieces */
     bool stream_reading; /* the stream is being read */
@@ -95,6 +95,7 @@ void transport_drop_stream(struct transport *t); /* closes it at once */
 /* transport_out.c */
 void transport_flush(struct transport *t);
 void transport_on_sent(struct transport *t);
+void transport_answer_ping(struct transport *t, struct lonely_span payload);
 bool transport_queue_ping(struct transport *t);                 /* false: not inside of a frame */
 void transport_queue_close(struct transport *t, uint16_t code); /* if a frame may begin here */
 void transport_forget_output(struct transport *t);              /* all that no stream_send has */

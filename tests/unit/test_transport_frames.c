@@ -47,7 +47,7 @@ static const struct frames_case {
     /* Pings. */
     { "ping", "8980 00000000", "", "8a00", false },
     { "ping with a payload", "8983 01020304 606060 8280 00000000", "[]", "8a03 616263", false },
-    { "the latest ping", "8981 00000000 61 8981 00000000 62", "", "8a01 62", false },
+    { "two pings", "8981 00000000 61 8981 00000000 62", "", "8a01 61 8a01 62", false },
     { "ping of any bytes", "8984 00000000 00ff80fe", "", "8a04 00ff80fe", false },
     { "ping of 125 bytes and one", "89fe 007e", "end 1002;", "8802 03ea", false },
     { "ping in two fragments", "0980", "end 1002;", "8802 03ea", false },
@@ -65,7 +65,8 @@ static const struct frames_case {
     { "opcode 7", "8780 00000000", "end 1002;", "8802 03ea", false },
     { "opcode 11", "8b80 00000000", "end 1002;", "8802 03ea", false },
     { "opcode 15", "8f80 00000000", "end 1002;", "8802 03ea", false },
-    { "opcode 4 behind a ping", "8980 00000000 8480 00000000", "end 1002;", "8802 03ea", false },
+    { "opcode 4 behind a ping", "8980 00000000 8480 00000000", "end 1002;", "8a00 8802 03ea",
+      false },
     { "text", "8181 00000000 61", "end 1003;", "8802 03eb", false },
     { "text in fragments", "0181 00000000 61", "end 1003;", "8802 03eb", false },
     /* Fragmentation. */
@@ -130,7 +131,7 @@ static const struct frames_case {
     { "frames behind it", "8281 00000000 61 8880 00000000 8281 00000000 62 8980 00000000",
       "[61]end 1005;", "8800", false },
     { "nonsense behind it", "8882 00000000 03e8 ffffffffffff", "end 1000;", "8802 03e8", false },
-    { "a ping before it", "8981 00000000 61 8880 00000000", "end 1005;", "8800", false },
+    { "a ping before it", "8981 00000000 61 8880 00000000", "end 1005;", "8a01 61 8800", false },
     /* Limits. */
     { "a byte too many", "82fe 03e9 00000000", "end 1009;", "8802 03f1", false },
     { "2^63 - 1 bytes", "82ff 7fffffffffffffff 00000000", "end 1009;", "8802 03f1", false },
