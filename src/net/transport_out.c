@@ -16,6 +16,7 @@
 #include "transport_private.h"
 
 #define PART_BYTES   4096         /* of a part in the pool */
+#define SMALL_BYTES  512          /* of one between shared parts, most likely a head */
 #define PART_MAX     (64u * 1024) /* of one for much output */
 #define SPARES_MAX   64
 #define SHARE_BYTES  2048 /* less is cheaper to copy than to send as a part of its own */
@@ -44,12 +45,11 @@ static struct part *make_part(struct transport_group *g, size_t room)
 {
     struct part *p;
 
-    if (room <= PART_BYTES && g->spares > 0) {
+    if (room == PART_BYTES && g->spares > 0) {
         g->spares--;
         p = part_of(g->spare.next);
         list_remove(&p->node);
     } else {
-        room = room <= PART_BYTES ? PART_BYTES : room;
         p = mem_try_alloc(sizeof(*p) + room);
         if (p == NULL)
             return NULL;
@@ -113,11 +113,16 @@ static size_t tail_room(const struct part *p)
 static struct part *tail_for(struct transport *t, size_t least, size_t wanted)
 {
     struct list *last = list_last(&t->out);
+    size_t room = PART_BYTES;
     struct part *p;
 
     if (last != NULL && tail_room(part_of(last)) >= least)
         return part_of(last);
-    p = make_part(t->group, wanted < PART_MAX ? wanted : PART_MAX);
+    if (wanted > PART_BYTES)
+        room = wanted < PART_MAX ? wanted : PART_MAX;
+    else if (wanted <= SMALL_BYTES && last != NULL && part_of(last)->room == 0)
+        room = SMALL_BYTES;
+    p = make_part(t->group, room);
     if (p != NULL)
         list_push_back(&t->out, &p->node);
     return p;

@@ -3,8 +3,7 @@
  * pieces; and the same as wslay, another implementation, takes from it (where the build found it).
  * The first byte of the input is the size of the pieces; its top bit says that text is accepted.
  *
- * wslay is asked for the messages and control frames before its first complaint only: it words its
- * complaints otherwise, and bounds each frame but not their sum.
+ * Complaints are not compared, which wslay words otherwise. It knows no close codes from 1012 on.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -22,10 +21,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 struct record {
     uint8_t *bytes;
     size_t len, cap;
-    size_t body_at;    /* of the message that has begun */
-    unsigned messages; /* complete, with control frames */
-    unsigned code;     /* of the complaint; 0: none */
-    bool closed;
+    size_t body_at;      /* of the message that has begun */
+    unsigned messages;   /* complete, with control frames */
+    unsigned code;       /* of the complaint; 0: none */
+    unsigned close_code; /* 0: not closed */
 };
 
 static void require(bool ok)
@@ -95,7 +94,7 @@ static void take(struct ours *o, const struct websocket_step *step)
         break;
     case WEBSOCKET_ON_CLOSE:
         record_control(&o->controls, WEBSOCKET_CLOSE, step->bytes.ptr, step->bytes.len);
-        o->controls.closed = true;
+        o->controls.close_code = step->code;
         break;
     case WEBSOCKET_ON_BAD:
         require(step->code >= 1002);
@@ -136,7 +135,7 @@ static void free_ours(struct ours *o)
 
 static bool same(const struct record *a, const struct record *b)
 {
-    return a->code == b->code && a->messages == b->messages && a->closed == b->closed;
+    return a->code == b->code && a->messages == b->messages && a->close_code == b->close_code;
 }
 
 /* Bytes of an incomplete message may be more or less, before a fault in its text. */
@@ -186,7 +185,7 @@ static void on_message(wslay_event_context_ptr ctx, const struct wslay_event_on_
         size_t code_len = m->msg_length < 2 ? m->msg_length : 2;
 
         record_control(&t->controls, m->opcode, m->msg + code_len, m->msg_length - code_len);
-        t->controls.closed = true;
+        t->controls.close_code = m->status_code == 0 ? WEBSOCKET_NO_CODE : m->status_code;
     } else if (wslay_is_ctrl_frame(m->opcode)) {
         record_control(&t->controls, m->opcode, m->msg, m->msg_length);
     } else {
@@ -209,7 +208,7 @@ static void compare_wslay(const struct ours *o, const uint8_t *in, size_t size, 
     (void)wslay_event_recv(ctx);
     require(!is_good || t.messages.messages == o->messages.messages);
     require(!is_good || t.controls.messages == o->controls.messages);
-    require(!is_good || t.controls.closed == o->controls.closed);
+    require(!is_good || t.controls.close_code == o->controls.close_code);
     if (o->messages.code != WEBSOCKET_NOT_TEXT && o->messages.code != WEBSOCKET_TOO_LONG)
         require(t.messages.messages == o->messages.messages);
     common = t.messages.len < o->messages.len ? t.messages.len : o->messages.len;
@@ -235,7 +234,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     cut = run_ours(data + 1, size - 1, piece, text);
     compare_cuts(&whole, &cut);
 #ifdef HAVE_WSLAY
-    compare_wslay(&whole, data + 1, size - 1, text);
+    if (whole.controls.close_code < 1012 || whole.controls.close_code > 1014)
+        compare_wslay(&whole, data + 1, size - 1, text);
 #endif
     free_ours(&whole);
     free_ours(&cut);
