@@ -1,6 +1,7 @@
 /*
  * lonelypss: starts the broadcaster, waits for signals, stops it. No logic lives here.
  */
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -38,6 +39,19 @@ static void take_signals(sigset_t *set)
     pthread_sigmask(SIG_BLOCK, set, NULL);
     sigaction(SIGPIPE, &ignore, NULL);
     sigaction(SIGXFSZ, &ignore, NULL);
+}
+
+/* Where one of the first three descriptors is closed, what is opened next would take its place, and log
+ * lines go into it. */
+static void fill_standard_descriptors(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd > STDERR_FILENO)
+        close(fd);
 }
 
 /* What the configuration names, beside the secrets. */
@@ -165,12 +179,15 @@ static int start(const struct options *options, bool runs, struct log *log)
 int main(int argc, char **argv)
 {
     struct options options;
-    enum options_action action = options_parse(argc, argv, stdout, stderr, &options);
+    enum options_action action;
     enum log_level level = LOG_LEVEL_INFO;
     enum log_format format = LOG_FORMAT_TEXT;
     struct log log;
-    int code = options.exit_code;
+    int code;
 
+    fill_standard_descriptors();
+    action = options_parse(argc, argv, stdout, stderr, &options);
+    code = options.exit_code;
     if (action != OPTIONS_EXIT) {
         log_level_parse(options.conf.log.level, &level);
         log_format_parse(options.conf.log.format, &format);

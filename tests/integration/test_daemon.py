@@ -185,6 +185,15 @@ def test_restart_on_the_same_port(start_broadcaster, subscriber):
         assert notify(second, "t") == 1
 
 
+@pytest.mark.parametrize("closed", [0, 2], ids=["stdin", "stderr"])
+def test_without_a_standard_descriptor(start_broadcaster, closed):
+    """Nothing else takes its place, to have log lines written into it."""
+    sign = "<" if closed == 0 else ">"
+    broadcaster = start_broadcaster(wrapper=["sh", "-c", f'exec "$@" {closed}{sign}&-', "sh"])
+    assert os.readlink(f"/proc/{broadcaster.pid}/fd/{closed}") == "/dev/null"
+    assert notify(broadcaster, "t") == 0
+
+
 # ---- Reloading ----
 
 
