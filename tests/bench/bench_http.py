@@ -61,6 +61,7 @@ class Process:
     """A child on a core that says "ready ... ADDRESS" on its first line."""
 
     def __init__(self, args, core, folder):
+        self.load_args = []  # what http_load must be told beside the row's own
         with open(folder / "log", "ab") as log:
             self.process = subprocess.Popen(
                 [str(a) for a in args], cwd=folder, stdin=subprocess.DEVNULL,
@@ -134,21 +135,32 @@ class Bench:
                                "VALUES (?, ?)", rows)
         return path
 
-    def start(self, ours, database):
-        """A server on a copy of the database."""
+    def setup(self, folder, auth):
+        """Has lonelypss write its options, and the secrets that both servers read."""
+        subprocess.run([self.build / "src/broadcaster/lonelypss", "--setup", "--dir", folder,
+                        "--to-broadcasters-auth", auth, "--to-subscribers-auth", auth],
+                       check=True, stdout=subprocess.DEVNULL)
+
+    def start(self, ours, database, auth="none"):
+        """A server on a copy of the database; the load on it is signed when `auth` is hmac."""
         folder = self.new_folder()
         if database:
             shutil.copy(database, folder / "subscriptions.db")
-        program = self.build / "src/broadcaster/lonelypss"
-        if not ours:
-            return Process([sys.executable, REFERENCE, "none"], SERVER_CORE, folder)
-        subprocess.run([program, "--setup", "--dir", folder, "--to-broadcasters-auth", "none",
-                        "--to-subscribers-auth", "none"], check=True, stdout=subprocess.DEVNULL)
-        return Process([program, "--config", folder / "lonelypss.ini", "--listen", "127.0.0.1:0"],
-                       SERVER_CORE, folder)
+        self.setup(folder, auth)
+        if ours:
+            server = Process([self.build / "src/broadcaster/lonelypss", "--config",
+                              folder / "lonelypss.ini", "--listen", "127.0.0.1:0"],
+                             SERVER_CORE, folder)
+        else:
+            server = Process([sys.executable, REFERENCE, auth], SERVER_CORE, folder)
+        if auth == "hmac":
+            secrets = json.loads((folder / "broadcaster-secrets.json").read_text())
+            server.load_args = ["--hmac", secrets["to-broadcaster"]["secret"]]
+        return server
 
     def load(self, server, requests, args):
         """Runs http_load; its results and the CPU time that the server took meanwhile."""
+        args = [*args, *server.load_args]
         before = server.cpu_s()
         done = subprocess.run(
             [self.load_program, "--to", server.address, "--requests", str(requests), "--seconds",
@@ -175,6 +187,7 @@ class Row:
     most: int = 200000  # requests a pass
     bar: Optional[float] = None  # a core-second
     factor: Optional[float] = None  # times the reference
+    auth: str = "none"  # both ways
     aim: Optional[float] = None
     base: Optional[str] = None  # name of the row to which the next two compare
     slower_bar: Optional[float] = None
@@ -241,6 +254,8 @@ ROWS = [
     Row("SET of 1,000 exact and 100 globs: rows", set_bodies,
         lambda results: results["ok"] * (SET_EXACTS + SET_GLOBS), warm_up=5, most=500, bar=20000,
         aim=150000),
+    Row("notify, no subscriber, hmac both ways", notify(), requests_of, auth="hmac", bar=30000,
+        aim=60000),
 ]
 
 
@@ -257,7 +272,7 @@ def measure_pass(bench, row, server, number, requests):
 
 def measure(bench, row, ours, database):
     """Warm-up, which also says how many requests a pass may have, and the passes."""
-    server = bench.start(ours, database)
+    server = bench.start(ours, database, row.auth)
     try:
         warm_up = row.warm_up if ours else max(row.warm_up // 10, 2)
         first = measure_pass(bench, row, server, "warm", warm_up)
@@ -348,9 +363,7 @@ def print_big(found):
 def defaults(bench):
     """The options in force: those of the file that --setup writes."""
     folder = bench.new_folder()
-    subprocess.run([bench.build / "src/broadcaster/lonelypss", "--setup", "--dir", folder,
-                    "--to-broadcasters-auth", "none", "--to-subscribers-auth", "none"],
-                   check=True, stdout=subprocess.DEVNULL)
+    bench.setup(folder, "none")
     section, found = "", []
     for line in (folder / "lonelypss.ini").read_text().splitlines():
         if line.startswith("["):

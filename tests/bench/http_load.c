@@ -9,6 +9,9 @@
  *     --bodies FILE --path PATH                         the requests of the file in turn: length (4
  *                                                       bytes, little-endian) and body, each
  *
+ * --hmac SECRET signs each notify with that secret, as it stands in a secrets file, and takes an answer
+ * that is not signed for an error.
+ *
  * It ends after --requests requests, or when --seconds are over: then nothing new is sent, and what
  * has no answer GRACE_S later counts as an error. Anything but a 200 is an error. "notified" sums
  * the counts of the answers to notify. Exit status 1 when there was an error.
@@ -17,6 +20,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <lonely/auth.h>
 #include <lonely/stateless.h>
 #include <netinet/tcp.h>
 #include <openssl/evp.h>
@@ -42,7 +46,7 @@ enum what { WHAT_NOTHING, WHAT_NOTIFY, WHAT_SUBSCRIBE, WHAT_BODIES };
 
 struct settings {
     struct sockaddr_in to;
-    const char *host, *path, *topic, *url, *file;
+    const char *host, *path, *topic, *url, *file, *secret;
     enum what what;
     size_t connections, requests, topics, message_bytes;
     double seconds;
@@ -73,7 +77,10 @@ struct load {
     uint64_t random;
     uint8_t *message;
     uint8_t hash[LONELY_SHA512_BYTES];
-    uint8_t *bodies; /* the file */
+    struct lonely_auth_ctx *auth; /* NULL: nothing is signed */
+    struct lonely_auth_key *key;
+    char authorization[64 + LONELY_AUTH_HMAC_MAX_BYTES]; /* the header line; empty: none */
+    uint8_t *bodies;                                     /* the file */
     size_t bodies_len, bodies_at;
     double stop_s; /* nothing is started afterwards */
 };
@@ -118,8 +125,8 @@ static void set_prefix(const struct load *l, struct connection *c, const uint8_t
     size_t len = (size_t)snprintf(c->prefix, sizeof(c->prefix),
                                   "POST %s HTTP/1.1\r\nHost: %s\r\n"
                                   "Content-Type: application/octet-stream\r\n"
-                                  "Content-Length: %zu\r\n\r\n",
-                                  l->set.path, l->set.host, start_len + tail_len);
+                                  "%sContent-Length: %zu\r\n\r\n",
+                                  l->set.path, l->set.host, l->authorization, start_len + tail_len);
 
     bench_require(len + start_len <= sizeof(c->prefix), "http_load: a shorter path, URL or topic");
     if (start_len > 0)
@@ -140,6 +147,28 @@ static void prepare_fields(struct load *l, struct connection *c, enum lonely_sta
     set_prefix(l, c, start, written.at, tail_len);
 }
 
+static void sign_notify(struct load *l, const struct lonely_stateless *fields)
+{
+    const struct lonely_auth_input in = {
+        .op = LONELY_AUTH_NOTIFY,
+        .topic = fields->topic,
+        .identifier = fields->identifier,
+        .hash = fields->hash,
+    };
+    uint64_t number = draw(l, UINT64_MAX);
+    uint8_t random[4], nonce[LONELY_AUTH_NONCE_BYTES], text[LONELY_AUTH_HMAC_MAX_BYTES];
+    size_t len;
+
+    memcpy(random, &number, sizeof(random));
+    lonely_auth_nonce_text(random, nonce);
+    bench_require(lonely_auth_sign(l->auth, l->key, &in, (uint64_t)time(NULL),
+                                   span(nonce, sizeof(nonce)), text, sizeof(text),
+                                   &len) == LONELY_OK,
+                  "http_load: signing");
+    snprintf(l->authorization, sizeof(l->authorization), "Authorization: %.*s\r\n", (int)len,
+             (const char *)text);
+}
+
 static void prepare_notify(struct load *l, struct connection *c)
 {
     char topic[TOPIC_MAX + 24];
@@ -151,6 +180,8 @@ static void prepare_notify(struct load *l, struct connection *c)
         .message_len = l->set.message_bytes,
     };
 
+    if (l->auth != NULL)
+        sign_notify(l, &fields);
     prepare_fields(l, c, LONELY_STATELESS_NOTIFY, &fields, l->set.message_bytes);
     c->tail = l->message;
     c->tail_len = MESSAGE_PIECE;
@@ -263,21 +294,23 @@ static void start_next(struct load *l, struct connection *c)
 static void count_reply(struct load *l, const struct connection *c, size_t head_len,
                         size_t body_len)
 {
-    struct lonely_stateless fields;
+    struct lonely_stateless fields = { .count = 0 };
     double took_s = now_s() - c->began_s;
+    bool good = strncmp(c->reply, "HTTP/1.1 200 ", 13) == 0;
 
     l->answered++;
-    if (strncmp(c->reply, "HTTP/1.1 200 ", 13) != 0) {
+    if (good && l->set.what == WHAT_NOTIFY)
+        good = lonely_stateless_parse(LONELY_STATELESS_RESPONSE_NOTIFY,
+                                      span(c->reply + head_len, body_len), &fields)
+                       .err == LONELY_OK &&
+               (l->auth == NULL || fields.authorization.len > 0);
+    if (!good) {
         if (l->errors++ == 0)
             fprintf(stderr, "http_load: %.*s\n", (int)strcspn(c->reply, "\r"), c->reply);
         return;
     }
     l->latencies_us[l->ok++] = (uint32_t)(took_s * 1e6);
-    if (l->set.what == WHAT_NOTIFY &&
-        lonely_stateless_parse(LONELY_STATELESS_RESPONSE_NOTIFY,
-                               span(c->reply + head_len, body_len), &fields)
-                .err == LONELY_OK)
-        l->notified += fields.count;
+    l->notified += fields.count;
 }
 
 static void on_readable(struct load *l, struct connection *c)
@@ -396,6 +429,16 @@ static void make_message(struct load *l)
     EVP_MD_CTX_free(hash);
 }
 
+static void make_key(struct load *l)
+{
+    errno = EINVAL;
+    bench_require(lonely_auth_ctx_create(&l->auth) == LONELY_OK &&
+                      lonely_auth_key_create(LONELY_AUTH_HMAC,
+                                             span(l->set.secret, strlen(l->set.secret)),
+                                             &l->key) == LONELY_OK,
+                  "http_load: --hmac");
+}
+
 /* Reads the file and checks that it is a row of bodies. */
 static void load_bodies(struct load *l)
 {
@@ -425,7 +468,7 @@ static void usage(void)
 {
     fprintf(stderr,
             "usage: http_load --to HOST:PORT [--connections N] [--requests N] [--seconds S]\n"
-            "                 --notify TOPIC [--topics N] [--message-bytes N] |\n"
+            "                 --notify TOPIC [--topics N] [--message-bytes N] [--hmac SECRET] |\n"
             "                 --subscribe TOPIC --url URL | --bodies FILE --path PATH\n");
     exit(2);
 }
@@ -463,6 +506,7 @@ enum option_code {
     NOTIFY,
     TOPICS,
     MESSAGE_BYTES,
+    HMAC_SECRET,
     SUBSCRIBE,
     URL,
     BODIES,
@@ -477,6 +521,7 @@ static const struct option long_options[] = {
     { "notify", required_argument, NULL, NOTIFY },
     { "topics", required_argument, NULL, TOPICS },
     { "message-bytes", required_argument, NULL, MESSAGE_BYTES },
+    { "hmac", required_argument, NULL, HMAC_SECRET },
     { "subscribe", required_argument, NULL, SUBSCRIBE },
     { "url", required_argument, NULL, URL },
     { "bodies", required_argument, NULL, BODIES },
@@ -518,6 +563,9 @@ static void set_option(struct settings *set, int option, const char *value)
     case MESSAGE_BYTES:
         set->message_bytes = parse_count(value, SIZE_MAX / 2);
         break;
+    case HMAC_SECRET:
+        set->secret = value;
+        break;
     case SUBSCRIBE:
         set_what(set, WHAT_SUBSCRIBE, "/v1/subscribe/exact", value);
         break;
@@ -543,7 +591,8 @@ static void parse_arguments(struct settings *set, int argc, char **argv)
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1)
         set_option(set, option, optarg);
     if (optind != argc || set->host == NULL || set->what == WHAT_NOTHING || set->path == NULL ||
-        (set->what == WHAT_SUBSCRIBE) != (set->url != NULL) || set->connections == 0 ||
+        (set->what == WHAT_SUBSCRIBE) != (set->url != NULL) ||
+        (set->secret != NULL && set->what != WHAT_NOTIFY) || set->connections == 0 ||
         set->requests == 0 || set->topics == 0 || !(set->seconds > 0))
         usage();
     if (set->connections > set->requests)
@@ -569,6 +618,8 @@ int main(int argc, char **argv)
     load.random |= 1; /* 0 would stay 0 */
     if (load.set.what == WHAT_NOTIFY)
         make_message(&load);
+    if (load.set.secret != NULL)
+        make_key(&load);
     if (load.set.what == WHAT_BODIES)
         load_bodies(&load);
     connect_all(&load);
@@ -576,5 +627,7 @@ int main(int argc, char **argv)
     load.stop_s = began_s + load.set.seconds;
     run(&load);
     print_results(&load, now_s() - began_s);
+    lonely_auth_key_destroy(load.key);
+    lonely_auth_ctx_destroy(load.auth);
     return load.errors == 0 ? 0 : 1;
 }

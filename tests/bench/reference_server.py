@@ -51,13 +51,13 @@ def authorization(kind):
         return AuthConfigFromParts(to_broadcaster=ToBroadcasterNoneAuth(),
                                    to_subscriber=ToSubscriberNoneAuth())
     secrets = json.loads(Path("broadcaster-secrets.json").read_text())
-    used = hmac.IncomingHmacAuthSqliteDBConfig("recent-hmacs.db")
+    used = hmac.IncomingHmacAuthDBReentrantConfig(
+        hmac.IncomingHmacAuthSqliteDBConfig("recent-hmacs.db"))
     return AuthConfigFromParts(
         to_broadcaster=hmac.ToBroadcasterHmacAuth(
             secret=secrets["to-broadcaster"]["secret"], db_config=used),
         to_subscriber=hmac.ToSubscriberHmacAuth(
-            secret=secrets["to-subscriber"]["secret"],
-            db_config=hmac.IncomingHmacAuthDBReentrantConfig(used)))
+            secret=secrets["to-subscriber"]["secret"], db_config=used))
 
 
 def application(kind, url):

@@ -7,7 +7,7 @@ import sys
 import bodies
 import pytest
 
-from conftest import BUILD, PATIENCE, ROOT, Program, wait_until
+from conftest import BUILD, PATIENCE, ROOT, Program, setup_folder, wait_until
 from wire import subscribe
 
 LOAD, SINK = BUILD / "tests/bench/http_load", BUILD / "tests/bench/http_sink"
@@ -47,6 +47,19 @@ def test_notify_one_webhook(broadcaster, sink):
     counts = json.loads(sink.out[1])
     assert (counts["receives"], counts["bad"]) == (500, 0)
     assert counts["bytes"] == 500 * (2 + 2 + 3 + 1 + 8 + 8 + 128)
+
+
+@pytest.mark.parametrize("to_subscriber, ok", [("hmac", 50), ("none", 0)])
+def test_signed_notify(start_broadcaster, tmp_path, to_subscriber, ok):
+    """Good with the right secret, when the answers are signed, too."""
+    folder = tmp_path / "signed"
+    setup_folder(folder, to_broadcaster="hmac", to_subscriber=to_subscriber)
+    secrets = json.loads((folder / "broadcaster-secrets.json").read_text())
+    broadcaster = start_broadcaster(folder)
+    for secret, good in ((secrets["to-broadcaster"]["secret"], ok), ("A" * 86, 0)):
+        code, results = load(broadcaster.address, "--notify", "t", "--requests", 50,
+                             "--connections", 4, "--hmac", secret)
+        assert (code, results["ok"], results["errors"]) == (int(good == 0), good, 50 - good)
 
 
 def test_long_message(broadcaster, sink):
