@@ -5,7 +5,9 @@
  *
  * A writer begins in memory, whatever the peer announced, unless that is more than spool_size; it
  * moves to a file when the bytes that came, or the memory of all bodies, say so. In a file it has
- * two chunks at most: one fills while the pool hashes and writes the other.
+ * two chunks at most: one fills while the pool hashes and writes the other. When the chunks of a
+ * lane take more than they may, each goes to the pool whatever is in it, is freed afterwards, and
+ * no writer is asked for more before there is room: so slow peers do not keep memory from others.
  */
 #include "body.h"
 
@@ -22,10 +24,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "buf.h"
+#include "list.h"
 #include "mem.h"
 
 enum {
     CHUNK_BYTES = 262144,
+    PIECE_BYTES = 65536,         /* what a writer is given at once, most often */
     INLINE_HASH_BYTES = 65536,   /* hashed at once: about 0.1 ms */
     SLOW_CLOSE_BYTES = 16777216, /* files from here on are closed by a thread */
     FIRST_BYTES = 4096,          /* a buffer that has to grow starts here */
@@ -52,20 +57,24 @@ struct body {
     uint8_t own[]; /* of body_create: ptr is here */
 };
 
-struct chunk {
-    uint8_t *ptr;
-    size_t len, cap;
+struct body_lane {
+    struct bodies *bodies;
+    uv_loop_t *loop;
+    uint64_t used, max;  /* memory of chunks */
+    struct list writers; /* that write to files */
+    struct list waiting; /* those that were told to wait for others */
+    bool waking;
 };
 
 /* While `working`, `busy`, the body's memory and file, `hash` and `pool_err` are the pool's. */
 struct body_writer {
-    struct bodies *bodies;
-    uv_loop_t *loop;
+    struct body_lane *lane;
+    struct list of_lane, of_waiting;
     uv_work_t work;
     struct body *body;
     uint64_t expected;
     EVP_MD_CTX *hash;
-    struct chunk fill, busy;
+    struct buf fill, busy;
     size_t memory_len; /* bytes in the body's memory, not yet in the file */
     uint64_t written;  /* bytes of the file */
     enum body_error err;
@@ -353,7 +362,7 @@ static void on_work(uv_work_t *work)
         return;
     }
     if (b->fd < 0) {
-        b->fd = open_spool(w->bodies->spool_dir);
+        b->fd = open_spool(b->bodies->spool_dir);
         if (b->fd < 0)
             w->pool_err = error_of(errno);
     }
@@ -362,15 +371,86 @@ static void on_work(uv_work_t *work)
     pool_spool(w, w->busy.ptr, w->busy.len);
 }
 
+/* ---- lanes ---- */
+
+struct body_lane *body_lane_create(struct bodies *bodies, uv_loop_t *loop, uint64_t max_memory)
+{
+    struct body_lane *lane = mem_calloc(1, sizeof *lane);
+
+    lane->bodies = bodies;
+    lane->loop = loop;
+    lane->max = max_memory;
+    list_init(&lane->writers);
+    list_init(&lane->waiting);
+    return lane;
+}
+
+void body_lane_destroy(struct body_lane *lane)
+{
+    assert(lane == NULL || (lane->used == 0 && list_is_empty(&lane->writers)));
+    mem_free(lane);
+}
+
+uint64_t body_lane_memory(const struct body_lane *lane)
+{
+    return lane->used;
+}
+
+static bool lane_has_room(const struct body_lane *lane, uint64_t more)
+{
+    return lane->used + more < lane->max || lane->used + more == 0;
+}
+
+/* Lets as many go on as there is room for a piece of each. Their callbacks may free writers, which
+ * comes here again. */
+static void lane_wake(struct body_lane *lane)
+{
+    uint64_t awaited = 0;
+    struct list *node;
+
+    if (lane->waking)
+        return;
+    lane->waking = true;
+    while (lane_has_room(lane, awaited) && (node = list_pop_front(&lane->waiting)) != NULL) {
+        struct body_writer *w = list_entry(node, struct body_writer, of_waiting);
+        void (*on_ready)(void *) = w->on_ready;
+
+        w->on_ready = NULL;
+        awaited += PIECE_BYTES;
+        on_ready(w->ready_arg);
+    }
+    lane->waking = false;
+}
+
 /* ---- the writer ---- */
+
+static void chunk_free(struct body_writer *w, struct buf *chunk)
+{
+    w->lane->used -= chunk->cap;
+    buf_fini(chunk);
+}
+
+static bool chunk_append(struct body_writer *w, struct lonely_span bytes)
+{
+    size_t before = w->fill.cap;
+    bool good = buf_append(&w->fill, bytes.ptr, bytes.len);
+
+    w->lane->used += w->fill.cap - before;
+    return good;
+}
 
 static void writer_free(struct body_writer *w)
 {
+    struct body_lane *lane = w->lane;
+
+    list_remove(&w->of_lane);
+    list_remove(&w->of_waiting);
     EVP_MD_CTX_free(w->hash);
-    mem_free(w->fill.ptr);
-    mem_free(w->busy.ptr);
+    chunk_free(w, &w->fill);
+    chunk_free(w, &w->busy);
     body_unref(w->body);
     mem_free(w);
+    lane_wake(lane);
 }
 
 /* What is held and what still comes is dropped. */
@@ -378,13 +458,15 @@ static void writer_fail(struct body_writer *w, enum body_error err)
 {
     if (w->err == BODY_OK)
         w->err = err;
-    w->fill.len = 0;
+    chunk_free(w, &w->fill);
+    if (!w->working)
+        chunk_free(w, &w->busy);
 }
 
 static void hash_begin(struct body_writer *w)
 {
     w->hash = EVP_MD_CTX_new();
-    if (w->hash == NULL || EVP_DigestInit_ex2(w->hash, w->bodies->sha512, NULL) != 1)
+    if (w->hash == NULL || EVP_DigestInit_ex2(w->hash, w->lane->bodies->sha512, NULL) != 1)
         writer_fail(w, BODY_IO);
 }
 
@@ -399,7 +481,7 @@ static void writer_trim(struct body_writer *w)
     ptr = mem_try_realloc(b->ptr, w->memory_len);
     if (ptr == NULL)
         return;
-    refund(w->bodies, b->cap - w->memory_len);
+    refund(b->bodies, b->cap - w->memory_len);
     b->ptr = ptr;
     b->cap = w->memory_len;
 }
@@ -426,9 +508,16 @@ static void writer_complete(struct body_writer *w)
     done(arg, err, err == BODY_OK ? b : NULL);
 }
 
+/* No further piece fits into the chunk without its growing. */
+static bool writer_is_filled(const struct body_writer *w)
+{
+    return w->fill.len > CHUNK_BYTES - PIECE_BYTES;
+}
+
 static bool writer_is_full(const struct body_writer *w)
 {
-    return w->working && w->fill.len >= CHUNK_BYTES;
+    return w->err == BODY_OK && w->spooled &&
+           ((w->working && writer_is_filled(w)) || !lane_has_room(w->lane, 0));
 }
 
 static bool writer_wants_pool(const struct body_writer *w)
@@ -437,7 +526,8 @@ static bool writer_wants_pool(const struct body_writer *w)
         return false;
     if (!w->spooled)
         return w->finishing && !w->hashed && w->memory_len > INLINE_HASH_BYTES;
-    return w->fill.len >= CHUNK_BYTES || w->memory_len > 0 || (w->finishing && w->fill.len > 0);
+    return writer_is_filled(w) || w->memory_len > 0 ||
+           (w->fill.len > 0 && (w->finishing || !lane_has_room(w->lane, 0)));
 }
 
 static void on_worked(uv_work_t *work, int status);
@@ -445,7 +535,7 @@ static void on_worked(uv_work_t *work, int status);
 /* Has the pool work on what was filled. */
 static void writer_work(struct body_writer *w)
 {
-    struct chunk filled = w->fill;
+    struct buf filled = w->fill;
     int err;
 
     if (!w->spooled) {
@@ -458,7 +548,7 @@ static void writer_work(struct body_writer *w)
     w->busy = filled;
     w->work.data = w;
     w->working = true;
-    err = uv_queue_work(w->loop, &w->work, on_work, on_worked);
+    err = uv_queue_work(w->lane->loop, &w->work, on_work, on_worked);
     assert(err == 0); /* fails without a function only */
     (void)err;
 }
@@ -473,15 +563,36 @@ static void writer_advance(struct body_writer *w)
     if (w->finishing) {
         if (!w->working)
             writer_complete(w);
-    } else if (on_ready != NULL && !writer_is_full(w)) {
-        w->on_ready = NULL;
-        on_ready(w->ready_arg);
+    } else if (on_ready != NULL && !list_is_linked(&w->of_waiting)) {
+        if (!writer_is_full(w)) {
+            w->on_ready = NULL;
+            on_ready(w->ready_arg);
+        } else if (!w->working) {
+            list_push_back(&w->lane->waiting, &w->of_waiting);
+        }
+    }
+}
+
+/* There is no more room: has all chunks written that are not yet, and frees the empty ones. */
+static void lane_flush(struct body_lane *lane)
+{
+    list_foreach (&lane->writers, node, next) {
+        struct body_writer *w = list_entry(node, struct body_writer, of_lane);
+
+        if (w->working)
+            continue;
+        chunk_free(w, &w->busy);
+        if (writer_wants_pool(w))
+            writer_work(w);
+        else if (w->fill.len == 0)
+            chunk_free(w, &w->fill);
     }
 }
 
 static void on_worked(uv_work_t *work, int status)
 {
     struct body_writer *w = work->data;
+    struct body_lane *lane = w->lane;
 
     w->working = false;
     if (w->aborted) {
@@ -494,12 +605,14 @@ static void on_worked(uv_work_t *work, int status)
         writer_fail(w, w->pool_err);
     if (w->spooled)
         w->memory_len = 0;
-    w->busy.len = 0;
-    if (w->busy.cap > CHUNK_BYTES) { /* a piece larger than a chunk came */
-        mem_free(w->busy.ptr);
-        w->busy = (struct chunk){ 0 };
-    }
+    buf_clear(&w->busy);
+    if (w->busy.cap > CHUNK_BYTES ||
+        !lane_has_room(lane, 0)) /* after a large piece, or for others */
+        chunk_free(w, &w->busy);
+    if (w->fill.len == 0 && !lane_has_room(lane, 0))
+        chunk_free(w, &w->fill);
     writer_advance(w);
+    lane_wake(lane);
 }
 
 static size_t max_size(size_t a, size_t b)
@@ -514,22 +627,22 @@ static bool memory_grow(struct body_writer *w, size_t len)
     uint64_t need = w->memory_len + len, cap;
     uint8_t *ptr;
 
-    if (need > w->bodies->spool_size)
+    if (need > b->bodies->spool_size)
         return false;
     if (need <= b->cap)
         return true;
     cap = max_size(2 * b->cap, FIRST_BYTES);
     if (w->expected >= need && cap > w->expected)
         cap = w->expected;
-    if (cap > w->bodies->spool_size)
-        cap = w->bodies->spool_size;
+    if (cap > b->bodies->spool_size)
+        cap = b->bodies->spool_size;
     if (cap < need)
         cap = need;
-    if (!charge(w->bodies, cap - b->cap))
+    if (!charge(b->bodies, cap - b->cap))
         return false;
     ptr = mem_try_realloc(b->ptr, (size_t)cap);
     if (ptr == NULL) {
-        refund(w->bodies, cap - b->cap);
+        refund(b->bodies, cap - b->cap);
         return false;
     }
     b->ptr = ptr;
@@ -537,73 +650,88 @@ static bool memory_grow(struct body_writer *w, size_t len)
     return true;
 }
 
-static bool chunk_append(struct chunk *c, struct lonely_span bytes)
-{
-    size_t need = c->len + bytes.len, cap;
-    uint8_t *ptr;
-
-    if (need > c->cap) {
-        cap = max_size(2 * c->cap, FIRST_BYTES);
-        cap = max_size(cap > CHUNK_BYTES ? CHUNK_BYTES : cap, need);
-        ptr = mem_try_realloc(c->ptr, cap);
-        if (ptr == NULL)
-            return false;
-        c->ptr = ptr;
-        c->cap = cap;
-    }
-    memcpy(c->ptr + c->len, bytes.ptr, bytes.len);
-    c->len = need;
-    return true;
-}
-
-struct body_writer *body_writer_create(struct bodies *bodies, uv_loop_t *loop, uint64_t expected)
+struct body_writer *body_writer_create(struct body_lane *lane, uint64_t expected)
 {
     struct body_writer *w = mem_calloc(1, sizeof *w);
 
-    w->bodies = bodies;
-    w->loop = loop;
+    w->lane = lane;
+    list_init(&w->of_lane);
+    list_init(&w->of_waiting);
     w->expected = expected;
+    buf_init(&w->fill, SIZE_MAX);
+    buf_init(&w->busy, SIZE_MAX);
     w->body = mem_calloc(1, sizeof *w->body);
-    w->body->bodies = bodies;
+    w->body->bodies = lane->bodies;
     w->body->fd = -1;
     atomic_init(&w->body->refs, 1);
-    atomic_fetch_add(&bodies->alive, 1);
+    atomic_fetch_add(&lane->bodies->alive, 1);
     return w;
 }
 
-bool body_writer_add(struct body_writer *w, struct lonely_span bytes, void (*on_ready)(void *arg),
-                     void *arg)
+enum body_error body_writer_error(const struct body_writer *w)
 {
-    struct body *b = w->body;
-    bool announced_large = w->expected != UINT64_MAX && w->expected > w->bodies->spool_size;
+    return w->err;
+}
 
-    if (w->err != BODY_OK || bytes.len == 0)
-        return !writer_is_full(w);
-    if (!w->spooled && (announced_large || !memory_grow(w, bytes.len))) {
-        w->spooled = true;
+/* From now on to the file. Many that begin at once could fill the memory before the first of them
+ * is written: so a second helping of it is all that they get. */
+static void writer_spool(struct body_writer *w, size_t len)
+{
+    struct body_lane *lane = w->lane;
+
+    w->spooled = true;
+    list_push_back(&lane->writers, &w->of_lane);
+    if (!lane_has_room(lane, 0) && lane->used + len > 2 * lane->max)
+        writer_fail(w, BODY_BUSY);
+    else
         hash_begin(w);
-    }
+}
+
+static void writer_take(struct body_writer *w, struct lonely_span bytes)
+{
+    struct bodies *bodies = w->lane->bodies;
+    bool announced_large = w->expected != UINT64_MAX && w->expected > bodies->spool_size;
+
+    if (!w->spooled && (announced_large || !memory_grow(w, bytes.len)))
+        writer_spool(w, bytes.len);
     if (w->err == BODY_OK && w->spooled) {
-        if (!chunk_append(&w->fill, bytes))
+        bool had_room = lane_has_room(w->lane, 0);
+
+        if (!chunk_append(w, bytes))
             writer_fail(w, BODY_NO_ROOM);
+        else if (had_room && !lane_has_room(w->lane, 0))
+            lane_flush(w->lane);
     } else if (w->err == BODY_OK) {
-        memcpy(b->ptr + w->memory_len, bytes.ptr, bytes.len);
+        memcpy(w->body->ptr + w->memory_len, bytes.ptr, bytes.len);
         w->memory_len += bytes.len;
     }
-    b->size += bytes.len;
-    w->on_ready = NULL;
-    writer_advance(w);
+    w->body->size += bytes.len;
+}
+
+enum body_add body_writer_add(struct body_writer *w, struct lonely_span bytes,
+                              void (*on_ready)(void *arg), void *arg)
+{
+    if (w->err == BODY_OK && bytes.len > 0) {
+        w->on_ready = NULL;
+        list_remove(&w->of_waiting);
+        writer_take(w, bytes);
+        writer_advance(w);
+    }
+    if (w->err != BODY_OK)
+        return BODY_ADD_FAILED;
     if (!writer_is_full(w))
-        return true;
+        return BODY_ADD_MORE;
     w->on_ready = on_ready;
     w->ready_arg = arg;
-    return false;
+    writer_advance(w); /* joins those that wait for others, if nothing of its own is under way */
+    return BODY_ADD_WAIT;
 }
 
 void body_writer_finish(struct body_writer *w, body_done_fn *done, void *arg)
 {
     w->finishing = true;
     w->on_ready = NULL;
+    list_remove(&w->of_waiting);
     w->done = done;
     w->done_arg = arg;
     if (!w->spooled && w->memory_len > 0)
@@ -618,5 +746,6 @@ void body_writer_abort(struct body_writer *w)
         return;
     }
     w->aborted = true;
+    list_remove(&w->of_waiting);
     uv_cancel((uv_req_t *)&w->work); /* if it has not begun; on_worked runs in any case */
 }

@@ -32,7 +32,8 @@ bool bodies_can_spool(const struct bodies *bodies);
 enum body_error {
     BODY_OK,
     BODY_NO_ROOM, /* the disk is full, or a quota or a limit is reached: 507 */
-    BODY_IO       /* the file could not be written or read */
+    BODY_IO,      /* the file could not be written or read */
+    BODY_BUSY     /* too much is on its way to files: 503 */
 };
 
 struct body;
@@ -54,18 +55,34 @@ ptrdiff_t body_pread(const struct body *b, uint64_t at, uint8_t *to, size_t len)
 struct body *body_create(struct bodies *bodies, struct lonely_span bytes, const uint8_t sha512[64]);
 
 /*
+ * What the writers of one loop share: how much may be held on its way to files. Beyond `max_memory`
+ * they are told to wait, and what they hold is written at once; until each has been told, a piece of
+ * each comes on top.
+ */
+struct body_lane;
+struct body_lane *body_lane_create(struct bodies *bodies, uv_loop_t *loop, uint64_t max_memory);
+void body_lane_destroy(struct body_lane *lane); /* after its last writer; NULL is allowed */
+uint64_t body_lane_memory(const struct body_lane *lane);
+
+/*
  * Writes one body. `expected` is the size that the peer announced, or UINT64_MAX: a hint that
  * decides early between memory and file, never an allocation by itself.
  */
 struct body_writer;
-struct body_writer *body_writer_create(struct bodies *bodies, uv_loop_t *loop, uint64_t expected);
+struct body_writer *body_writer_create(struct body_lane *lane, uint64_t expected);
 
-/* Adds bytes (copied). Returns true when the writer can take more now; false: stop until `on_ready`
- * runs (once, later, on the loop; it may add, finish or abort). What is added all the same is kept
- * in memory, so pieces should be small. A failure shows at body_writer_finish; what comes after it
- * is dropped. The writer holds two chunks of 256 KiB at most, and a piece. */
-bool body_writer_add(struct body_writer *w, struct lonely_span bytes, void (*on_ready)(void *arg),
-                     void *arg);
+enum body_add {
+    BODY_ADD_MORE,  /* the writer can take more now */
+    BODY_ADD_WAIT,  /* stop until `on_ready` runs (once, later, on the loop) */
+    BODY_ADD_FAILED /* body_writer_error says why; what is added is dropped */
+};
+
+/* Adds bytes (copied). `on_ready` may add, finish or abort. What is added while it is waited for is
+ * kept in memory all the same, so pieces should be small. The writer holds two chunks of 256 KiB at
+ * most, and a piece. */
+enum body_add body_writer_add(struct body_writer *w, struct lonely_span bytes,
+                              void (*on_ready)(void *arg), void *arg);
+enum body_error body_writer_error(const struct body_writer *w);
 
 /*
  * Ends it and frees the writer. `done` runs exactly once, on the loop, possibly before this returns

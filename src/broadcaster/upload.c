@@ -41,7 +41,7 @@ bool upload_begin(struct upload *u, int status, uint64_t expected)
         request_end(&u->request, status);
         return false;
     }
-    u->writer = body_writer_create(w->b->bodies, &w->loop, expected);
+    u->writer = body_writer_create(w->lane, expected);
     return true;
 }
 
@@ -53,11 +53,25 @@ static void on_ready(void *arg)
     resume_if_ready(u);
 }
 
+static void refuse(struct upload *u, enum body_error err)
+{
+    if (err == BODY_BUSY)
+        u->request.reason = METRICS_REASON_BUSY;
+    request_end(&u->request, err == BODY_NO_ROOM ? 507 : err == BODY_BUSY ? 503 : 500);
+}
+
 void upload_add(struct upload *u, struct lonely_span bytes)
 {
-    if (bytes.len > 0 && !body_writer_add(u->writer, bytes, on_ready, u)) {
+    switch (body_writer_add(u->writer, bytes, on_ready, u)) {
+    case BODY_ADD_MORE:
+        break;
+    case BODY_ADD_WAIT:
         u->writing = true;
         http_exchange_pause(u->request.exchange);
+        break;
+    case BODY_ADD_FAILED: /* not after all that the peer still has to send */
+        refuse(u, body_writer_error(u->writer));
+        break;
     }
 }
 
@@ -67,7 +81,7 @@ static void on_body(void *arg, enum body_error err, struct body *body)
 
     u->body = body;
     if (err != BODY_OK)
-        request_end(&u->request, err == BODY_NO_ROOM ? 507 : 500);
+        refuse(u, err);
     else
         u->then(u);
 }

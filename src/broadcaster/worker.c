@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "body.h"
 #include "forwarding.h"
 #include "hub.h"
 #include "mem.h"
@@ -300,6 +301,7 @@ bool worker_create(struct broadcaster *b, size_t number, struct worker **out, ch
     list_init(&w->long_matches);
     list_init(&w->long_errands);
     w->max_collected_bytes = share(b, b->conf->limits.max_body_memory);
+    w->lane = body_lane_create(b->bodies, &w->loop, w->max_collected_bytes);
     w->metrics = mem_calloc(1, sizeof(*w->metrics));
     if (!store_meter_open(b->backend, b->store, &w->loop, b->clock, w->metrics, &w->store, error) ||
         !create_gate(w, error) || !create_client(w, error) || !create_server(w, number, error)) {
@@ -347,6 +349,7 @@ void worker_destroy(struct worker *w)
     stop(w); /* nothing to do when its thread has run */
     uv_run(&w->loop, UV_RUN_DEFAULT);
     outbox_destroy(w->outbox);
+    body_lane_destroy(w->lane);
     gate_destroy(w->gate);
     uv_loop_close(&w->loop);
     mailbox_fini(&w->mailbox);

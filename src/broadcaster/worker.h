@@ -47,6 +47,7 @@ struct worker {
     struct gate *gate;
     struct outbox *outbox;
     struct missed_sweeper *sweeper; /* the first worker's only */
+    struct body_lane *lane;         /* of bodies on their way to files */
     size_t chunks;                  /* deliveries that hold a part of a spooled body */
     struct list long_matches;       /* of hub.c: notifies that wait for the one in the pool */
     bool matching;                  /* one is in the pool */

@@ -4,6 +4,7 @@ done is refused, nothing is lost, and it heals by itself.
 
 import hashlib
 import os
+import re
 import resource
 import subprocess
 import threading
@@ -14,7 +15,7 @@ import pytest
 import bodies
 import subscriber as scripted
 from bodies import NOTIFY
-from conftest import PATIENCE, setup_folder, wait_until
+from conftest import LONELYPSS, PATIENCE, setup_folder, wait_until
 from wire import Wire, check, chunked, head, message, notify, post, subscribe
 
 # Becomes the rest of its arguments, with a small file system of its own on the first one.
@@ -85,6 +86,43 @@ def test_files_that_may_not_grow(start_broadcaster, subscriber):
                              bodies.subscribe(subscriber.url(), topic)).status)
     assert set(statuses) == {200, 503}
     assert [len(c.receive.message) for c in subscriber.seen()] == [1 << 19]
+
+
+@pytest.mark.parametrize("path", [NOTIFY, bodies.SET])
+def test_no_room_is_told_early(start_broadcaster, small_disk, path):
+    """507 while most of the body is still to come."""
+    wrapper, folder = small_disk
+    broadcaster = start_broadcaster(wrapper=wrapper("512k"), broadcaster__spool_dir=folder,
+                                    limits__message_body_spool_size=65536)
+    if path == NOTIFY:
+        body = bodies.notify("t", bytes(20000000))
+    else:
+        body = bodies.set_subscriptions("u", [(b"%06d" % i, "r" * 190) for i in range(100000)])
+    with Wire(broadcaster) as wire:
+        wire.send(head("POST", path, [("Content-Length", str(len(body)))]) + body[:2000000])
+        assert wire.reply().status == 507
+
+
+def test_memory_of_many_uploads(start_broadcaster, subscriber):
+    """What waits for the disk is bounded, however many send at once; all that is taken arrives."""
+    broadcaster = start_broadcaster(limits__max_body_memory="4M",
+                                    limits__message_body_spool_size=65536)
+    subscribe(broadcaster, "exact", subscriber.url(), "t")
+    body = bodies.notify("t", os.urandom(700000))
+    request = head("POST", NOTIFY, [("Content-Length", str(len(body)))]) + body
+    wires = [Wire(broadcaster) for _ in range(200)]
+    for at in range(0, len(request), 60000):
+        for wire in wires:
+            wire.send(request[at:at + 60000])
+    statuses = [wire.reply().status for wire in wires]
+    for wire in wires:
+        wire.close()
+    assert statuses.count(200) > 0 and set(statuses) <= {200, 503}
+    assert {c.receive.message for c in subscriber.seen()} == {body[-700000:]}
+    assert len(subscriber.seen()) == statuses.count(200)
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{broadcaster.pid}/status").read_text())
+    if b"__asan_init" not in LONELYPSS.read_bytes() and b"__tsan_init" not in LONELYPSS.read_bytes():
+        assert int(peak[1]) * 1024 < 60 << 20
 
 
 def test_what_follows_the_lists_takes_no_room(start_broadcaster, small_disk):

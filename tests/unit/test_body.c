@@ -26,6 +26,7 @@
 #include "body.h"
 
 enum { CHUNK = 262144, SPOOL = 100000, LARGEST = 3 * CHUNK + 1, THREADS = 4 };
+enum { PIECE = 65536, LANE = 1 << 20 };
 
 /* Stands in for libc's, as a file system without O_TMPFILE when asked to. */
 static bool no_tmpfile;
@@ -49,6 +50,7 @@ struct fixture {
     uv_loop_t loop;
     char dir[64], spool[80];
     struct bodies *bodies;
+    struct body_lane *lane;
     uint8_t *bytes;
     size_t descriptors;
 };
@@ -79,9 +81,11 @@ static void bodies_open(struct fixture *f, uint64_t max_memory)
                                 .max_memory = max_memory };
     char error[256];
 
+    body_lane_destroy(f->lane);
     bodies_destroy(f->bodies);
     f->bodies = bodies_create(&conf, error);
     assert_non_null(f->bodies);
+    f->lane = body_lane_create(f->bodies, &f->loop, LANE);
 }
 
 static int setup(void **state)
@@ -109,6 +113,8 @@ static int teardown(void **state)
     uv_run(&f->loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&f->loop), 0);
     assert_int_equal(bodies_memory(f->bodies), 0);
+    assert_int_equal(body_lane_memory(f->lane), 0);
+    body_lane_destroy(f->lane);
     bodies_destroy(f->bodies); /* asserts that no body is left */
     if (access(f->spool, F_OK) == 0)
         assert_int_equal(count_entries(f->spool), 0);
@@ -136,7 +142,7 @@ static void on_done(void *arg, enum body_error err, struct body *b)
     o->body = b;
 }
 
-/* Adds `len` bytes from `at` on in pieces, as fast as the writer takes them. */
+/* Adds `len` bytes in pieces, as fast as the writer takes them, until it fails. */
 static void feed(uv_loop_t *loop, struct body_writer *w, const uint8_t *bytes, size_t len,
                  size_t piece)
 {
@@ -145,8 +151,12 @@ static void feed(uv_loop_t *loop, struct body_writer *w, const uint8_t *bytes, s
     for (size_t at = 0; at < len; at += piece) {
         size_t n = len - at < piece ? len - at : piece;
         unsigned ready = o.ready;
+        enum body_add added =
+            body_writer_add(w, (struct lonely_span){ bytes + at, n }, on_ready, &o);
 
-        if (body_writer_add(w, (struct lonely_span){ bytes + at, n }, on_ready, &o))
+        if (added == BODY_ADD_FAILED)
+            return;
+        if (added == BODY_ADD_MORE)
             continue;
         assert_int_equal(o.ready, ready);
         while (o.ready == ready)
@@ -167,7 +177,7 @@ static struct outcome finish(uv_loop_t *loop, struct body_writer *w)
 
 static struct body *make(struct fixture *f, size_t len, uint64_t expected, size_t piece)
 {
-    struct body_writer *w = body_writer_create(f->bodies, &f->loop, expected);
+    struct body_writer *w = body_writer_create(f->lane, expected);
     struct outcome o;
 
     feed(&f->loop, w, f->bytes, len, piece);
@@ -231,7 +241,7 @@ static void test_sizes(void **state)
 static void test_huge(void **state)
 {
     struct fixture *f = *state;
-    struct body_writer *w = body_writer_create(f->bodies, &f->loop, UINT64_MAX);
+    struct body_writer *w = body_writer_create(f->lane, UINT64_MAX);
     uint64_t rounds = 16777216 / LARGEST + 1;
     uint8_t *copy = malloc(LARGEST);
     struct outcome o;
@@ -267,21 +277,24 @@ static void test_single_bytes(void **state)
 static void test_memory_follows_bytes(void **state)
 {
     struct fixture *f = *state;
-    struct body_writer *w = body_writer_create(f->bodies, &f->loop, SPOOL);
+    struct body_writer *w = body_writer_create(f->lane, SPOOL);
     struct outcome o = { 0 };
     size_t taken = 0;
 
     assert_int_equal(bodies_memory(f->bodies), 0);
-    assert_true(body_writer_add(w, (struct lonely_span){ f->bytes, 1 }, on_ready, &o));
+    assert_int_equal(body_writer_add(w, (struct lonely_span){ f->bytes, 1 }, on_ready, &o),
+                     BODY_ADD_MORE);
     assert_in_range(bodies_memory(f->bodies), 1, 4096);
     body_writer_abort(w);
     assert_int_equal(bodies_memory(f->bodies), 0);
 
-    w = body_writer_create(f->bodies, &f->loop, UINT64_MAX - 1);
-    while (body_writer_add(w, (struct lonely_span){ f->bytes, 1000 }, on_ready, &o))
+    w = body_writer_create(f->lane, UINT64_MAX - 1);
+    while (body_writer_add(w, (struct lonely_span){ f->bytes, 1000 }, on_ready, &o) ==
+           BODY_ADD_MORE)
         taken += 1000;
-    assert_in_range(taken, 2 * CHUNK - 2000, 2 * CHUNK + 2000);
+    assert_in_range(taken, 2 * (CHUNK - PIECE) - 2000, 2 * (CHUNK - PIECE) + 2000);
     assert_int_equal(bodies_memory(f->bodies), 0);
+    assert_int_equal(body_lane_memory(f->lane), 2 * CHUNK);
     o = finish(&f->loop, w);
     assert_int_equal(o.err, BODY_OK);
     assert_int_equal(body_size(o.body), taken + 1000);
@@ -345,7 +358,7 @@ static void test_abort(void **state)
 
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
         for (unsigned turns = 0; turns < 4; turns++) {
-            struct body_writer *w = body_writer_create(f->bodies, &f->loop, sizes[i] / 2);
+            struct body_writer *w = body_writer_create(f->lane, sizes[i] / 2);
             struct outcome o = { 0 };
 
             body_writer_add(w, (struct lonely_span){ f->bytes, sizes[i] / 2 }, on_ready, &o);
@@ -372,11 +385,13 @@ static void test_abort_in_ready(void **state)
     struct fixture *f = *state;
     struct outcome o = { 0 };
 
-    aborted = body_writer_create(f->bodies, &f->loop, UINT64_MAX - 1);
-    assert_true(
-        body_writer_add(aborted, (struct lonely_span){ f->bytes, CHUNK }, abort_when_ready, &o));
-    assert_false(
-        body_writer_add(aborted, (struct lonely_span){ f->bytes, LARGEST }, abort_when_ready, &o));
+    aborted = body_writer_create(f->lane, UINT64_MAX - 1);
+    assert_int_equal(
+        body_writer_add(aborted, (struct lonely_span){ f->bytes, CHUNK }, abort_when_ready, &o),
+        BODY_ADD_MORE);
+    assert_int_equal(
+        body_writer_add(aborted, (struct lonely_span){ f->bytes, CHUNK }, abort_when_ready, &o),
+        BODY_ADD_WAIT);
     uv_run(&f->loop, UV_RUN_DEFAULT);
     assert_int_equal(o.ready, 1);
 }
@@ -384,7 +399,7 @@ static void test_abort_in_ready(void **state)
 static void test_small_is_done_at_once(void **state)
 {
     struct fixture *f = *state;
-    struct body_writer *w = body_writer_create(f->bodies, &f->loop, 100);
+    struct body_writer *w = body_writer_create(f->lane, 100);
     struct outcome o = { 0 };
 
     body_writer_add(w, (struct lonely_span){ f->bytes, 100 }, on_ready, &o);
@@ -418,7 +433,7 @@ static void test_no_room(void **state)
     signal(SIGXFSZ, SIG_IGN);
     getrlimit(RLIMIT_FSIZE, &was);
     for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
-        struct body_writer *w = body_writer_create(f->bodies, &f->loop, UINT64_MAX);
+        struct body_writer *w = body_writer_create(f->lane, UINT64_MAX);
         struct outcome o;
 
         now = (struct rlimit){ .rlim_cur = limits[i], .rlim_max = was.rlim_max };
@@ -433,10 +448,137 @@ static void test_no_room(void **state)
     body_unref(make(f, LARGEST, UINT64_MAX, 50000));
 }
 
+/* It is known long before the peer has sent everything. */
+static void test_fails_early(void **state)
+{
+    struct fixture *f = *state;
+    struct body_writer *w = body_writer_create(f->lane, UINT64_MAX);
+    struct rlimit was, now;
+    unsigned rounds = 0;
+
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &was);
+    now = (struct rlimit){ .rlim_cur = CHUNK, .rlim_max = was.rlim_max };
+    setrlimit(RLIMIT_FSIZE, &now);
+    while (body_writer_error(w) == BODY_OK && rounds++ < 100)
+        feed(&f->loop, w, f->bytes, LARGEST, PIECE);
+    setrlimit(RLIMIT_FSIZE, &was);
+    assert_in_range(rounds, 1, 2);
+    assert_int_equal(body_writer_error(w), BODY_NO_ROOM);
+    assert_int_equal(body_lane_memory(f->lane), 0);
+    body_writer_abort(w);
+}
+
+/* ---- many at once ---- */
+
+enum { UPLOADS = 60, PIECES = 20, UPLOAD_PIECE = 30000 };
+
+struct upload {
+    struct body_writer *w;
+    size_t pieces; /* that were taken */
+    bool waits;
+};
+
+static void on_upload_ready(void *arg)
+{
+    ((struct upload *)arg)->waits = false;
+}
+
+/* Gives a piece to each that takes one; all begin with the same bytes again and again. */
+static void upload_round(struct fixture *f, struct upload *all)
+{
+    for (size_t i = 0; i < UPLOADS; i++) {
+        struct upload *u = &all[i];
+
+        if (u->waits || u->pieces == PIECES)
+            continue;
+        switch (body_writer_add(u->w, (struct lonely_span){ f->bytes, UPLOAD_PIECE },
+                                on_upload_ready, u)) {
+        case BODY_ADD_MORE:
+            break;
+        case BODY_ADD_WAIT:
+            u->waits = true;
+            break;
+        case BODY_ADD_FAILED:
+            fail();
+        }
+        u->pieces++;
+        assert_true(body_lane_memory(f->lane) <= LANE + CHUNK + UPLOADS * PIECE / 2);
+    }
+}
+
+static size_t count_waiting(const struct upload *all)
+{
+    size_t waiting = 0;
+
+    for (size_t i = 0; i < UPLOADS; i++)
+        waiting += all[i].waits;
+    return waiting;
+}
+
+/* Their chunks together stay bounded, nobody is left waiting, and all arrive as they were sent. */
+static void test_many_uploads(void **state)
+{
+    struct fixture *f = *state;
+    struct upload all[UPLOADS] = { 0 };
+    uint8_t *whole = malloc((size_t)PIECES * UPLOAD_PIECE);
+    size_t most = 0;
+
+    for (size_t i = 0; i < PIECES; i++)
+        memcpy(whole + i * UPLOAD_PIECE, f->bytes, UPLOAD_PIECE);
+    for (size_t i = 0; i < UPLOADS; i++)
+        all[i].w = body_writer_create(f->lane, UINT64_MAX - 1);
+    for (size_t pieces = 0; pieces < (size_t)PIECES * UPLOADS;) {
+        size_t waiting;
+
+        upload_round(f, all);
+        waiting = count_waiting(all);
+        most = waiting > most ? waiting : most;
+        uv_run(&f->loop, waiting > 0 ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+        pieces = 0;
+        for (size_t i = 0; i < UPLOADS; i++)
+            pieces += all[i].pieces;
+    }
+    assert_true(most > UPLOADS / 2); /* or this test shows nothing */
+    for (size_t i = 0; i < UPLOADS; i++) {
+        struct outcome o = finish(&f->loop, all[i].w);
+
+        assert_int_equal(o.err, BODY_OK);
+        assert_content(o.body, whole, (size_t)PIECES * UPLOAD_PIECE);
+        body_unref(o.body);
+    }
+    free(whole);
+}
+
+/* Before any of them could be written; later there is room again. */
+static void test_too_many_begin(void **state)
+{
+    struct fixture *f = *state;
+    struct body_writer *writers[3 * LANE / PIECE];
+    size_t n = sizeof writers / sizeof writers[0], busy = 0;
+    struct outcome o = { 0 };
+
+    for (size_t i = 0; i < n; i++) {
+        writers[i] = body_writer_create(f->lane, UINT64_MAX - 1);
+        if (body_writer_add(writers[i], (struct lonely_span){ f->bytes, PIECE }, on_ready, &o) !=
+            BODY_ADD_FAILED)
+            continue;
+        assert_int_equal(body_writer_error(writers[i]), BODY_BUSY);
+        busy++;
+    }
+    assert_in_range(busy, n / 3 - 1, n / 3 + 1);
+    assert_true(body_lane_memory(f->lane) <= 2 * LANE);
+    uv_run(&f->loop, UV_RUN_DEFAULT);
+    assert_true(o.ready > 0);
+    for (size_t i = 0; i < n; i++)
+        body_writer_abort(writers[i]);
+    body_unref(make(f, LARGEST, UINT64_MAX, PIECE));
+}
+
 static void test_spool_dir_vanishes(void **state)
 {
     struct fixture *f = *state;
-    struct body_writer *w = body_writer_create(f->bodies, &f->loop, UINT64_MAX);
+    struct body_writer *w = body_writer_create(f->lane, UINT64_MAX);
     struct outcome o;
 
     assert_int_equal(rmdir(f->spool), 0);
@@ -525,13 +667,15 @@ static void *write_bodies(void *arg)
     static const size_t sizes[] = { 200, 30000, 70000, SPOOL + 1, LARGEST };
     struct reader *r = arg;
     uint8_t hash[64];
+    struct body_lane *lane;
     uv_loop_t loop;
 
     uv_loop_init(&loop);
+    lane = body_lane_create(r->f->bodies, &loop, LANE / 4);
     r->good = true;
     for (size_t i = 0; i < 100; i++) {
         size_t size = sizes[i % 5];
-        struct body_writer *w = body_writer_create(r->f->bodies, &loop, UINT64_MAX);
+        struct body_writer *w = body_writer_create(lane, UINT64_MAX);
         struct outcome o;
 
         feed(&loop, w, r->f->bytes, size, 32768);
@@ -546,6 +690,9 @@ static void *write_bodies(void *arg)
         body_unref(o.body);
     }
     uv_run(&loop, UV_RUN_DEFAULT);
+    if (body_lane_memory(lane) != 0)
+        r->good = false;
+    body_lane_destroy(lane);
     uv_loop_close(&loop);
     return NULL;
 }
@@ -583,6 +730,9 @@ int main(void)
         TEST(test_small_is_done_at_once),
         TEST(test_without_tmpfile),
         TEST(test_no_room),
+        TEST(test_fails_early),
+        TEST(test_many_uploads),
+        TEST(test_too_many_begin),
         TEST(test_spool_dir_vanishes),
         TEST(test_bad_spool_dir),
         TEST(test_concurrent_readers),
