@@ -34,7 +34,7 @@ static size_t count_workers(const struct conf *conf)
 static uint64_t connection_limit(const struct broadcaster *b)
 {
     uint64_t wanted = b->conf->limits.max_connections;
-    uint64_t reserved = RESERVED_DESCRIPTORS + 2 * b->conf->webhook.max_in_flight;
+    uint64_t reserved = RESERVED_DESCRIPTORS + 3 * b->conf->webhook.max_in_flight;
     struct rlimit limit;
     uint64_t possible;
 

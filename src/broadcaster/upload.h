@@ -29,9 +29,8 @@ void upload_release(struct request *r);
 bool upload_begin(struct upload *u, int status, uint64_t expected);
 void upload_authorized(struct request *r, int status);
 
-/* The next bytes behind the fields, and their end. Where they cannot be kept the request is answered and
- * gone after either. `then` runs when `body` is there, possibly before
- * this returns; when that fails the request is answered and gone. */
+/* The next bytes behind the fields, and their end. Either may answer the request, which is gone then:
+ * when the bytes cannot be kept. `then` runs when `body` is there, possibly before this returns. */
 void upload_add(struct upload *u, struct lonely_span bytes);
 void upload_end(struct upload *u, void (*then)(struct upload *u));
 

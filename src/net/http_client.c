@@ -1,13 +1,15 @@
 /*
- * POSTs of one loop by libcurl's multi interface, driven by its socket callbacks. Called by whoever
- * delivers (webhooks, rqlite); which calls are made, and how many at once, is left to them, and the
- * rules about addresses to conf.allow_address.
+ * POSTs of one loop by libcurl's multi interface, driven by its socket callbacks; small ones to plain
+ * http:// go over its connections by http_direct.c. Called by whoever delivers (webhooks, rqlite);
+ * which calls are made, and how many at once, is left to them, and the rules about addresses to
+ * conf.allow_address.
  *
- * What libcurl does not offer is done here: one attempt to connect and the silence of a peer are
- * timed by one timer a client. Both waits have constant lengths, so that a list in order of time is
- * all that is needed.
+ * All waits are timed here, by one timer a client: libcurl knows neither one attempt to connect nor
+ * the silence of a peer, and after a stop of the process it would blame the peers. Each wait has a
+ * constant length, so that a list in order of time is all that is needed.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <openssl/x509_vfy.h>
 #include <stdio.h>
@@ -15,7 +17,7 @@
 #include <unistd.h>
 
 #include "deadline.h"
-#include "http_client_private.h"
+#include "http_direct.h"
 #include "mem.h"
 
 enum {
@@ -55,8 +57,6 @@ static void expire_attempts(struct http_client *client, uint64_t now_ms)
     }
 }
 
-static void call_end(struct http_call *call, enum http_call_status status, const char *detail);
-
 static void expire_silent(struct http_client *client, uint64_t now_ms)
 {
     uint64_t limit_ms = client->conf.timeout_sock_read_ms;
@@ -72,7 +72,45 @@ static void expire_silent(struct http_client *client, uint64_t now_ms)
         }
         snprintf(detail, sizeof detail, "no byte received or sent for %llu ms",
                  (unsigned long long)limit_ms);
-        call_end(call, HTTP_CALL_TIMEOUT, detail);
+        http_call_end(call, HTTP_CALL_TIMEOUT, detail);
+    }
+}
+
+/* The times of whole calls and of connecting, in order as those above. */
+static void expire_calls(struct http_client *client, uint64_t now_ms)
+{
+    uint64_t limit_ms = client->conf.timeout_total_ms;
+    struct list *node;
+    char detail[80];
+
+    while (limit_ms != 0 && (node = list_first(&client->all)) != NULL) {
+        struct http_call *call = list_entry(node, struct http_call, of_all);
+
+        if (now_ms - call->started_ms < limit_ms) {
+            http_client_wake(client, call->started_ms + limit_ms);
+            return;
+        }
+        snprintf(detail, sizeof detail, "timed out after %llu ms", (unsigned long long)limit_ms);
+        http_call_end(call, HTTP_CALL_TIMEOUT, detail);
+    }
+}
+
+static void expire_connecting(struct http_client *client, uint64_t now_ms)
+{
+    uint64_t limit_ms = client->conf.timeout_connect_ms;
+    struct list *node;
+    char detail[80];
+
+    while ((node = list_first(&client->connecting)) != NULL) {
+        struct http_call *call = list_entry(node, struct http_call, of_connecting);
+
+        if (now_ms - call->connect_ms < limit_ms) {
+            http_client_wake(client, call->connect_ms + limit_ms);
+            return;
+        }
+        snprintf(detail, sizeof detail, "connecting timed out after %llu ms",
+                 (unsigned long long)limit_ms);
+        http_call_end(call, HTTP_CALL_TIMEOUT, detail);
     }
 }
 
@@ -106,11 +144,13 @@ static void on_own_timer(uv_timer_t *timer)
     while ((node = list_first(&client->failed)) != NULL) {
         struct http_call *call = list_entry(node, struct http_call, of_client);
 
-        call_end(call, call->trouble, call->reason);
+        http_call_end(call, call->trouble, call->reason);
     }
     retry_next_address(client);
     expire_attempts(client, uv_now(client->loop));
     expire_silent(client, uv_now(client->loop));
+    expire_connecting(client, uv_now(client->loop));
+    expire_calls(client, uv_now(client->loop));
 }
 
 /* The timer is never set too late; early is harmless, it then finds nothing due and is set again. */
@@ -139,6 +179,17 @@ void http_call_touch(struct http_call *call)
     list_remove(&call->of_silent);
     list_push_back(&client->silent, &call->of_silent);
     http_client_wake(client, call->active_ms + client->conf.timeout_sock_read_ms);
+}
+
+void http_call_connecting(struct http_call *call)
+{
+    struct http_client *client = call->client;
+
+    if (client->conf.timeout_connect_ms == 0 || list_is_linked(&call->of_connecting))
+        return;
+    call->connect_ms = uv_now(client->loop);
+    list_push_back(&client->connecting, &call->of_connecting);
+    http_client_wake(client, call->connect_ms + client->conf.timeout_connect_ms);
 }
 
 void http_call_retry_later(struct http_call *call)
@@ -170,6 +221,8 @@ static struct http_call *call_get(struct http_client *client)
     call = mem_calloc(1, sizeof *call);
     call->client = client;
     list_init(&call->of_client);
+    list_init(&call->of_all);
+    list_init(&call->of_connecting);
     list_init(&call->of_silent);
     list_init(&call->of_retries);
     list_init(&call->socks);
@@ -185,20 +238,28 @@ static void call_destroy(struct http_call *call)
     mem_free(call);
 }
 
+void http_call_wipe(struct http_call *call)
+{
+    if (call->block != NULL)
+        explicit_bzero(call->block, call->block_bytes);
+    mem_free(call->block);
+    call->block = NULL;
+    call->url = NULL;
+    call->direct_len = 0;
+}
+
 static void call_put(struct http_call *call)
 {
     struct http_client *client = call->client;
 
-    if (call->block != NULL)
-        explicit_bzero(call->block, call->block_bytes); /* there may be an Authorization in it */
-    mem_free(call->block);
-    call->block = NULL;
-    call->url = NULL;
+    http_call_wipe(call);
     if (client->multi == NULL || client->pool_len >= POOLED_CALLS_MAX || call->easy == NULL) {
         call_destroy(call);
         return;
     }
-    curl_easy_reset(call->easy);
+    if (call->easy_used)
+        curl_easy_reset(call->easy);
+    call->easy_used = false;
     if (call->reply.cap > POOLED_REPLY_BYTES_MAX)
         buf_fini(&call->reply);
     buf_clear(&call->reply);
@@ -214,25 +275,18 @@ static void make_printable(char *text)
             *text = '?';
 }
 
-/* Takes the call from libcurl and from every list, then tells its owner. `detail` may be the
- * call's own. */
-static void call_end(struct http_call *call, enum http_call_status status, const char *detail)
+/* libcurl has no more to do with it. */
+static void call_leave_multi(struct http_call *call)
 {
-    struct http_client *client = call->client;
-    struct http_reply reply = { .status = status };
-    long http_status = 0;
+    if (!call->in_multi)
+        return;
+    call->in_multi = false;
+    curl_easy_setopt(call->easy, CURLOPT_ERRORBUFFER, (char *)NULL);
+    curl_multi_remove_handle(call->client->multi, call->easy);
+}
 
-    if (detail != call->detail)
-        snprintf(call->detail, sizeof call->detail, "%s", detail);
-    make_printable(call->detail);
-    list_remove(&call->of_silent);
-    list_remove(&call->of_client);
-    if (call->easy != NULL) {
-        curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &http_status);
-        curl_easy_setopt(call->easy, CURLOPT_ERRORBUFFER, (char *)NULL);
-        curl_multi_remove_handle(client->multi, call->easy);
-    }
-    list_remove(&call->of_retries);
+static void forget_socks(struct http_call *call)
+{
     list_foreach (&call->socks, node, next) {
         struct http_sock *s = list_entry(node, struct http_sock, of_call);
 
@@ -241,6 +295,28 @@ static void call_end(struct http_call *call, enum http_call_status status, const
         else
             http_sock_destroy(s);
     }
+}
+
+void http_call_end(struct http_call *call, enum http_call_status status, const char *detail)
+{
+    struct http_client *client = call->client;
+    struct http_reply reply = { .status = status };
+    long http_status = (long)call->http_status;
+
+    if (detail != call->detail)
+        snprintf(call->detail, sizeof call->detail, "%s", detail);
+    make_printable(call->detail);
+    list_remove(&call->of_all);
+    list_remove(&call->of_connecting);
+    list_remove(&call->of_silent);
+    list_remove(&call->of_client);
+    if (call->in_multi)
+        curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &http_status);
+    call_leave_multi(call);
+    list_remove(&call->of_retries);
+    forget_socks(call);
+    if (call->direct != NULL)
+        http_direct_release(call);
     if (list_is_empty(&client->calls) && list_is_empty(&client->failed))
         uv_timer_stop(&client->own_timer); /* it would keep the loop running */
     if (status == HTTP_CALL_REPLIED) {
@@ -284,23 +360,43 @@ static enum http_call_status status_of(const struct http_call *call, CURLcode re
     }
 }
 
+/* libcurl's connection is taken from it: it closes its descriptor, and we keep another. */
+static void take_connection(struct http_call *call)
+{
+    curl_socket_t theirs = CURL_SOCKET_BAD;
+    int fd = -1;
+
+    if (curl_easy_getinfo(call->easy, CURLINFO_ACTIVESOCKET, &theirs) == CURLE_OK)
+        fd = fcntl(theirs, F_DUPFD_CLOEXEC, 0);
+    call_leave_multi(call);
+    forget_socks(call);
+    if (fd >= 0)
+        http_direct_send_over(call, fd);
+    else
+        http_call_end(call, HTTP_CALL_CONNECT, "no descriptor for the connection");
+}
+
 static void call_finish(struct http_call *call, CURLcode result)
 {
     char detail[80];
 
+    if (result == CURLE_OK && call->direct_len > 0) {
+        take_connection(call);
+        return;
+    }
     if (result == CURLE_OK && !call->head_ended) {
-        call_end(call, HTTP_CALL_BROKEN, "connection closed inside the head of the reply");
+        http_call_end(call, HTTP_CALL_BROKEN, "connection closed inside the head of the reply");
     } else if (result == CURLE_OK) {
-        call_end(call, HTTP_CALL_REPLIED, "");
+        http_call_end(call, HTTP_CALL_REPLIED, "");
     } else if (call->attempt_expired && !call->sending) {
         snprintf(detail, sizeof detail, "no connection within %llu ms",
                  (unsigned long long)call->client->conf.timeout_sock_connect_ms);
-        call_end(call, HTTP_CALL_TIMEOUT, detail);
+        http_call_end(call, HTTP_CALL_TIMEOUT, detail);
     } else if (call->trouble != HTTP_CALL_REPLIED && result != CURLE_OPERATION_TIMEDOUT) {
-        call_end(call, call->trouble, call->reason);
+        http_call_end(call, call->trouble, call->reason);
     } else {
-        call_end(call, status_of(call, result),
-                 call->detail[0] != '\0' ? call->detail : curl_easy_strerror(result));
+        http_call_end(call, status_of(call, result),
+                      call->detail[0] != '\0' ? call->detail : curl_easy_strerror(result));
     }
 }
 
@@ -323,6 +419,50 @@ void http_client_drain(struct http_client *client)
             call_finish(http_call_of(msg->easy_handle), msg->data.result);
 }
 
+static void call_add(struct http_call *call)
+{
+    call->in_multi = call->trouble == HTTP_CALL_REPLIED &&
+                     curl_multi_add_handle(call->client->multi, call->easy) == CURLM_OK;
+    if (!call->in_multi) {
+        http_call_trouble(call, HTTP_CALL_BROKEN, "libcurl does not take the call");
+        http_call_fail_later(call);
+    }
+}
+
+void http_call_connect(struct http_call *call)
+{
+    call->sending = false;
+    list_remove(&call->of_silent);
+    http_call_connecting(call);
+    if (call->easy == NULL)
+        http_call_trouble(call, HTTP_CALL_BROKEN, "libcurl has no memory");
+    else
+        http_call_prepare_connect(call);
+    call_add(call);
+}
+
+static void call_start(struct http_call *call, const struct http_call_request *request)
+{
+    struct http_client *client = call->client;
+
+    if (client->conf.timeout_total_ms != 0) {
+        call->started_ms = uv_now(client->loop);
+        list_push_back(&client->all, &call->of_all);
+        http_client_wake(client, call->started_ms + client->conf.timeout_total_ms);
+    }
+    if (http_direct_prepare(call, request)) {
+        if (!http_direct_send(call))
+            http_call_connect(call);
+        return;
+    }
+    http_call_connecting(call);
+    if (call->easy == NULL)
+        http_call_trouble(call, HTTP_CALL_BROKEN, "libcurl has no memory");
+    else if (call->trouble == HTTP_CALL_REPLIED)
+        http_call_prepare(call, request);
+    call_add(call);
+}
+
 struct http_call *http_client_post(struct http_client *client,
                                    const struct http_call_request *request, http_call_done_fn *done,
                                    void *arg)
@@ -339,16 +479,11 @@ struct http_call *http_client_post(struct http_client *client,
     call->source_waits = call->paused = call->head_ended = false;
     call->head_bytes = 0;
     call->detail[0] = '\0';
+    call->direct_len = 0;
+    call->http_status = 0;
+    call->retried = false;
     list_push_back(&client->calls, &call->of_client);
-    if (call->easy == NULL)
-        http_call_trouble(call, HTTP_CALL_BROKEN, "libcurl has no memory");
-    else
-        http_call_prepare(call, request);
-    if (call->trouble == HTTP_CALL_REPLIED &&
-        curl_multi_add_handle(client->multi, call->easy) != CURLM_OK)
-        http_call_trouble(call, HTTP_CALL_BROKEN, "libcurl does not take the call");
-    if (call->trouble != HTTP_CALL_REPLIED)
-        http_call_fail_later(call);
+    call_start(call, request);
     return call;
 }
 
@@ -367,7 +502,7 @@ void http_call_resume(struct http_call *call)
 
 void http_call_cancel(struct http_call *call)
 {
-    call_end(call, HTTP_CALL_CANCELLED, "cancelled");
+    http_call_end(call, HTTP_CALL_CANCELLED, "cancelled");
 }
 
 /* ---- the client ---- */
@@ -437,6 +572,7 @@ static void client_free(struct http_client *client)
     free_string(client->conf.proxy);
     free_string(client->conf.user_agent);
     mem_free(client->socks);
+    map_fini(&client->origins);
     mem_free(client);
     curl_global_cleanup();
 }
@@ -461,10 +597,14 @@ struct http_client *http_client_create(uv_loop_t *loop, const struct http_client
     client->conf.user_agent = dup_or_null(conf->user_agent);
     list_init(&client->calls);
     list_init(&client->failed);
+    list_init(&client->all);
+    list_init(&client->connecting);
     list_init(&client->silent);
     list_init(&client->attempts);
     list_init(&client->retries);
     list_init(&client->pool);
+    list_init(&client->idle);
+    map_init(&client->origins);
     client->multi = curl_multi_init();
     if (client->multi == NULL || !multi_configure(client)) {
         snprintf(error, 256, "libcurl cannot be initialised");
@@ -482,6 +622,7 @@ struct http_client *http_client_create(uv_loop_t *loop, const struct http_client
 /* libcurl cannot be told to close them, but finds them dead before it would use them again. */
 void http_client_forget_connections(struct http_client *client)
 {
+    http_direct_forget(client);
     for (size_t i = 0; i < client->sock_cap; i++)
         if (client->socks[i] != NULL && client->socks[i]->call == NULL)
             shutdown((int)i, SHUT_RDWR);
@@ -520,6 +661,7 @@ void http_client_close(struct http_client *client, void (*on_closed)(void *arg),
     client->closed_arg = arg;
     cancel_all(&client->calls);
     cancel_all(&client->failed);
+    http_direct_forget(client);
     while ((node = list_pop_front(&client->pool)) != NULL)
         call_destroy(list_entry(node, struct http_call, of_client));
     client->pool_len = 0;

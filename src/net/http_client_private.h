@@ -4,6 +4,7 @@
  *     http_client.c    client and calls: begin, time, end
  *     http_request.c   what a call tells libcurl: URL, headers, body, options
  *     http_sock.c      descriptors: polls, addresses
+ *     http_direct.c    small bodies to plain http:// over kept connections, without libcurl
  */
 #ifndef NET_HTTP_CLIENT_PRIVATE_H
 #define NET_HTTP_CLIENT_PRIVATE_H
@@ -13,24 +14,35 @@
 #include "buf.h"
 #include "http_client.h"
 #include "list.h"
+#include "map.h"
+
+struct http_direct;
+
+#define HTTP_REPLY_HEAD_BYTES_MAX 65536 /* all heads of a call together, of 1xx replies too */
+#define HTTP_SMALL_BODY_BYTES     16384 /* copied, so that head and body leave in one segment */
 
 struct http_client {
     uv_loop_t *loop;
     CURLM *multi;                 /* NULL: closing */
     struct http_client_conf conf; /* owns its strings */
     uv_timer_t curl_timer;        /* libcurl's */
-    uv_timer_t own_timer;         /* for failed, retries, attempts, silent */
+    uv_timer_t own_timer;         /* for failed, retries and all waits */
     uint64_t own_due_ms;          /* when own_timer, if active, runs */
     bool polls_first;             /* own_timer was late, and waits for one look at the sockets */
     struct http_sock **socks;     /* by descriptor */
     size_t sock_cap;
-    struct list calls;    /* given to libcurl */
-    struct list failed;   /* ended before they began; told in the next turn */
-    struct list silent;   /* calls that wait for the peer, by active_ms */
-    struct list attempts; /* sockets not yet usable, by opened_ms */
-    struct list retries;  /* calls that have to go on to the next address */
+    struct list calls;      /* given to libcurl */
+    struct list failed;     /* ended before they began; told in the next turn */
+    struct list all;        /* calls by started_ms */
+    struct list connecting; /* calls without a connection, by connect_ms */
+    struct list silent;     /* calls that wait for the peer, by active_ms */
+    struct list attempts;   /* sockets not yet usable, by opened_ms */
+    struct list retries;    /* calls that have to go on to the next address */
     struct list pool;
     size_t pool_len;
+    struct map origins; /* of http_direct.c ... */
+    struct list idle;   /* ... and its connections without a call, the one used last behind */
+    size_t idle_count;
     size_t handles; /* that libuv has not closed yet */
     void (*on_closed)(void *arg);
     void *closed_arg;
@@ -57,16 +69,27 @@ struct http_call {
     struct http_client *client;
     CURL *easy;
     struct list of_client; /* calls, failed or pool */
+    struct list of_all;
+    struct list of_connecting;
     struct list of_silent;
     struct list of_retries;
     struct list socks;
-    uint64_t active_ms; /* when the last byte came or went */
+    uint64_t started_ms;
+    uint64_t connect_ms;            /* when connecting began */
+    uint64_t active_ms;             /* when the last byte came or went */
+    struct http_direct *direct;     /* its connection, when not libcurl's */
+    struct lonely_span direct_name; /* host and port; in the block */
+    size_t direct_len;    /* of the request, at the beginning of the block; 0: libcurl's way */
+    unsigned http_status; /* of a reply that did not come through libcurl */
+    bool retried;         /* has been sent over a kept connection in vain */
+    bool easy_used;
+    bool in_multi;
     http_call_done_fn *done;
     void *arg;
     struct lonely_span prefix;
     const struct http_source *source;
-    uint64_t at; /* bytes of the body that libcurl has */
-    void *block; /* header list, header lines, URL and small body: one allocation */
+    uint64_t at; /* bytes of the body that libcurl has, or of the request that were sent */
+    void *block; /* request or header list, header lines, URL and small body: one allocation */
     size_t block_bytes;
     const char *url;   /* in the block */
     size_t head_bytes; /* of the reply, so far */
@@ -90,6 +113,15 @@ void http_call_trouble(struct http_call *call, enum http_call_status status, con
 void http_call_touch(struct http_call *call);
 /* Ends a call that has a trouble in the next turn. */
 void http_call_fail_later(struct http_call *call);
+/* Waits for a connection from now on, unless it does already. */
+void http_call_connecting(struct http_call *call);
+/* Has libcurl make a connection for a call of http_direct.c. */
+void http_call_connect(struct http_call *call);
+/* Takes the call from libcurl and from every list, then tells its owner. `detail` may be the
+ * call's own. */
+void http_call_end(struct http_call *call, enum http_call_status status, const char *detail);
+/* Overwrites what may hold an Authorization, and frees it. */
+void http_call_wipe(struct http_call *call);
 /* An attempt to connect has failed: the next address is tried in the next turn, if there is one. */
 void http_call_retry_later(struct http_call *call);
 /* Has the client look at its waits at `due_ms` (uv_now) or before. */
@@ -103,6 +135,14 @@ struct http_call *http_call_of(CURL *easy);
 
 /* Checks the request, copies it into one block and tells libcurl. Trouble shows in the call. */
 void http_call_prepare(struct http_call *call, const struct http_call_request *request);
+/* The same for a connection alone; call->url is set. */
+void http_call_prepare_connect(struct http_call *call);
+uint64_t http_call_body_size(const struct http_call *call);
+/* A small body out of its source. False: not at hand, or it fails, which is the call's trouble. */
+bool http_call_copy_body(struct http_call *call, uint8_t *to);
+/* Appends to the reply. False: the trouble says why. */
+bool http_call_take_reply(struct http_call *call, const char *ptr, size_t len);
+bool http_header_is_valid(const char *line);
 
 /* ---- http_sock.c: callbacks of libcurl, and ---- */
 

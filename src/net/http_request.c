@@ -12,10 +12,8 @@
 #include "mem.h"
 
 enum {
-    REPLY_HEAD_BYTES_MAX = 65536, /* all heads of a call together, of 1xx replies too */
-    SMALL_BODY_BYTES = 16384,     /* copied, so that head and body leave in one segment */
-    LARGE_UPLOAD_BYTES = 262144,  /* buffer of libcurl for large bodies ... */
-    SMALL_UPLOAD_BYTES = 65536    /* ... and for those up to this size */
+    LARGE_UPLOAD_BYTES = 262144, /* buffer of libcurl for large bodies ... */
+    SMALL_UPLOAD_BYTES = 65536   /* ... and for those up to this size */
 };
 
 /* ---- what libcurl asks during a call ---- */
@@ -30,6 +28,7 @@ static int on_ready(void *arg, char *ip, char *local_ip, int port, int local_por
     (void)local_ip;
     http_sock_established(call, local_port);
     call->sending = true;
+    list_remove(&call->of_connecting);
     call->attempt_expired = false;
     if (call->failing) /* it ends in the next turn, with its trouble */
         return CURL_PREREQFUNC_ABORT;
@@ -49,7 +48,7 @@ static size_t on_head_line(char *line, size_t one, size_t len, void *arg)
 
     (void)one;
     call->head_bytes += len;
-    if (call->head_bytes > REPLY_HEAD_BYTES_MAX) {
+    if (call->head_bytes > HTTP_REPLY_HEAD_BYTES_MAX) {
         http_call_trouble(call, HTTP_CALL_BROKEN, "reply head too long");
         return 0;
     }
@@ -60,18 +59,21 @@ static size_t on_head_line(char *line, size_t one, size_t len, void *arg)
     return len;
 }
 
-static size_t on_reply(char *ptr, size_t one, size_t len, void *arg)
+bool http_call_take_reply(struct http_call *call, const char *ptr, size_t len)
 {
-    struct http_call *call = arg;
-
-    (void)one;
     if (buf_append(&call->reply, ptr, len))
-        return len;
+        return true;
     if (len > buf_room(&call->reply))
         http_call_trouble(call, HTTP_CALL_REPLY_SIZE, "reply too long");
     else
         http_call_trouble(call, HTTP_CALL_BROKEN, "no memory for the reply");
-    return 0;
+    return false;
+}
+
+static size_t on_reply(char *ptr, size_t one, size_t len, void *arg)
+{
+    (void)one;
+    return http_call_take_reply(arg, ptr, len) ? len : 0;
 }
 
 /* Copies from the source at body offset `at`. Returns bytes, HTTP_SOURCE_WAIT or _FAIL. */
@@ -95,7 +97,7 @@ static ptrdiff_t source_read(struct http_call *call, uint64_t at, uint8_t *to, s
     return n;
 }
 
-static uint64_t body_size(const struct http_call *call)
+uint64_t http_call_body_size(const struct http_call *call)
 {
     return call->prefix.len + (call->source == NULL ? 0 : call->source->size);
 }
@@ -114,7 +116,7 @@ static size_t on_body(char *to, size_t one, size_t cap, void *arg)
         memcpy(to, call->prefix.ptr + call->at, n);
         call->at += n;
     }
-    if (n == cap || call->at == body_size(call))
+    if (n == cap || call->at == http_call_body_size(call))
         return n;
     got = call->source_waits ? HTTP_SOURCE_WAIT
                              : source_read(call, call->at, (uint8_t *)to + n, cap - n);
@@ -136,7 +138,7 @@ static int on_seek(void *arg, curl_off_t at, int origin)
 {
     struct http_call *call = arg;
 
-    if (origin != SEEK_SET || at < 0 || (uint64_t)at > body_size(call))
+    if (origin != SEEK_SET || at < 0 || (uint64_t)at > http_call_body_size(call))
         return CURL_SEEKFUNC_FAIL;
     call->at = (uint64_t)at;
     return CURL_SEEKFUNC_OK;
@@ -150,7 +152,7 @@ static bool url_has_scheme(const char *url)
     return strncasecmp(url, "http://", 7) == 0 || strncasecmp(url, "https://", 8) == 0;
 }
 
-static bool header_is_valid(const char *line)
+bool http_header_is_valid(const char *line)
 {
     for (const char *p = line; *p != '\0'; p++)
         if (((unsigned char)*p < 0x20 && *p != '\t') || *p == 0x7f)
@@ -208,10 +210,9 @@ static char *headers_copy(struct http_call *call, const struct http_call_request
     return to;
 }
 
-/* A small body out of the source, so that it leaves with the head. False: not at hand. */
-static bool body_copy(struct http_call *call, uint8_t *to)
+bool http_call_copy_body(struct http_call *call, uint8_t *to)
 {
-    uint64_t at = call->prefix.len, size = body_size(call);
+    uint64_t at = call->prefix.len, size = http_call_body_size(call);
 
     if (call->prefix.len > 0)
         memcpy(to, call->prefix.ptr, call->prefix.len);
@@ -228,11 +229,11 @@ static bool body_copy(struct http_call *call, uint8_t *to)
 static bool set_body(struct http_call *call, uint8_t *copy)
 {
     CURL *easy = call->easy;
-    uint64_t size = body_size(call);
+    uint64_t size = http_call_body_size(call);
     const void *fields = NULL;
     CURLcode err;
 
-    if (copy != NULL && body_copy(call, copy))
+    if (copy != NULL && !call->source_waits && http_call_copy_body(call, copy))
         fields = copy;
     else if (call->source == NULL)
         fields = call->prefix.len > 0 ? (const void *)call->prefix.ptr : "";
@@ -281,16 +282,23 @@ static size_t block_size(const struct http_call_request *request, size_t body_by
     for (size_t i = 0; i < LEFT_OUT_LEN; i++)
         size += strlen(left_out[i]) + 1;
     for (size_t i = 0; i < request->header_count; i++) {
-        if (!header_is_valid(request->headers[i]))
+        if (!http_header_is_valid(request->headers[i]))
             return 0;
         size += strlen(request->headers[i]) + 1;
     }
     return size + http_url_clean(request->url, NULL) + body_bytes;
 }
 
-/* libcurl takes milliseconds as a long up to INT_MAX, and for connecting 0 as its default. */
-static long timeout_arg(uint64_t ms)
+/*
+ * libcurl gives an address half of what is left of its time, if there are others: needed where an
+ * attempt has no time of its own. Else it knows of no time, since it would take a process that was
+ * stopped for a while for a peer that is late. (It takes milliseconds as a long up to INT_MAX, and
+ * 0 as its default.)
+ */
+static long connect_timeout(const struct http_client_conf *conf)
 {
+    uint64_t ms = conf->timeout_sock_connect_ms == 0 ? conf->timeout_connect_ms : 0;
+
     return ms == 0 || ms > INT_MAX ? INT_MAX : (long)ms;
 }
 
@@ -307,8 +315,8 @@ static bool set_numbers(struct http_call *call)
         { CURLOPT_PATH_AS_IS, 1 },
         { CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1 }, /* a transfer a connection */
         { CURLOPT_SUPPRESS_CONNECT_HEADERS, 1 },
-        { CURLOPT_TIMEOUT_MS, timeout_arg(conf->timeout_total_ms) },
-        { CURLOPT_CONNECTTIMEOUT_MS, timeout_arg(conf->timeout_connect_ms) },
+        { CURLOPT_TIMEOUT_MS, INT_MAX }, /* http_client.c has the time */
+        { CURLOPT_CONNECTTIMEOUT_MS, connect_timeout(conf) },
 #if LIBCURL_VERSION_NUM >= 0x075700
         /* Without it the end of a call would wait, and the loop with it, for its resolver thread. */
         { CURLOPT_QUICK_EXIT, 1 },
@@ -372,16 +380,30 @@ static bool set_callbacks(struct http_call *call)
            curl_easy_setopt(easy, CURLOPT_MAXFILESIZE_LARGE, max) == CURLE_OK;
 }
 
+static bool set_common(struct http_call *call)
+{
+    call->easy_used = true;
+    if (set_numbers(call) && set_strings(call) && set_callbacks(call))
+        return true;
+    http_call_trouble(call, HTTP_CALL_BROKEN, "libcurl has no memory");
+    return false;
+}
+
+void http_call_prepare_connect(struct http_call *call)
+{
+    if (set_common(call) && (curl_easy_setopt(call->easy, CURLOPT_URL, call->url) != CURLE_OK ||
+                             curl_easy_setopt(call->easy, CURLOPT_CONNECT_ONLY, 1L) != CURLE_OK))
+        http_call_trouble(call, HTTP_CALL_URL, "URL too long");
+}
+
 void http_call_prepare(struct http_call *call, const struct http_call_request *request)
 {
-    bool small = call->source != NULL && body_size(call) <= SMALL_BODY_BYTES;
-    size_t size = block_size(request, small ? (size_t)body_size(call) : 0);
+    bool small = call->source != NULL && http_call_body_size(call) <= HTTP_SMALL_BODY_BYTES;
+    size_t size = block_size(request, small ? (size_t)http_call_body_size(call) : 0);
     char *url, *body;
 
-    if (!set_numbers(call) || !set_strings(call) || !set_callbacks(call)) {
-        http_call_trouble(call, HTTP_CALL_BROKEN, "libcurl has no memory");
+    if (!set_common(call))
         return;
-    }
     if (!url_has_scheme(request->url)) {
         http_call_trouble(call, HTTP_CALL_URL, "neither http:// nor https://");
         return;

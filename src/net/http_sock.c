@@ -243,6 +243,7 @@ curl_socket_t http_sock_open(void *arg, curlsocktype purpose, struct curl_sockad
         list_push_back(&client->attempts, &s->of_attempts);
         http_client_wake(client, s->opened_ms + client->conf.timeout_sock_connect_ms);
     }
+    http_call_connecting(call);
     call->sending = false; /* again, when libcurl replaces a kept connection that has died */
     list_remove(&call->of_silent);
     return fd;

@@ -107,7 +107,7 @@ static inline void on_drip(uv_timer_t *timer)
 
 static const struct answer {
     const char *path, *text;
-    enum { KEEP, CLOSE, RESET, DRIP } then;
+    enum { KEEP, CLOSE, RESET, DRIP, LATE } then; /* LATE: it says more later */
 } answers[] = {
     { "/ok", OK_HEAD "Content-Length: 5\r\n\r\nhello", KEEP },
     { "/none", "HTTP/1.1 204 No Content\r\n\r\n", KEEP },
@@ -133,6 +133,17 @@ static const struct answer {
     { "/reset", "", RESET },
     { "/stall", OK_HEAD "Content-Length: 5\r\n\r\nhello", KEEP },
     { "/once", OK_HEAD "Content-Length: 5\r\n\r\nhello", KEEP },
+    { "/more", OK_HEAD "Content-Length: 5\r\n\r\nhelloHTTP/1.1 404 No\r\n\r\n", KEEP },
+    { "/last", OK_HEAD "Connection: close\r\nContent-Length: 5\r\n\r\nhello", KEEP },
+    { "/older", "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", KEEP },
+    { "/hints",
+      "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" OK_HEAD "Content-Length: 5\r\n\r\nhello",
+      KEEP },
+    { "/switch", "HTTP/1.1 101 Yes\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", KEEP },
+    { "/both", OK_HEAD "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", KEEP },
+    { "/two", OK_HEAD "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!", KEEP },
+    { "/late", OK_HEAD "Content-Length: 5\r\n\r\nhello", LATE },
+    { "/", OK_HEAD "Content-Length: 5\r\n\r\nhello", KEEP },
 };
 
 /* As if the process had been stopped. */
@@ -160,7 +171,9 @@ static inline void peer_answer(struct peer *p)
         peer_send(p, a->text);
     if (strcmp(a->path, "/stall") == 0)
         stall(p->server->stall_ms);
-    if (a->then == DRIP)
+    if (a->then == LATE)
+        uv_timer_start(&p->timer, on_drip, 20, 0);
+    else if (a->then == DRIP)
         uv_timer_start(&p->timer, on_drip, 1, 1);
     else if (a->then != KEEP)
         peer_close(p, a->then == RESET);

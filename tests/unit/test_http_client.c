@@ -38,23 +38,34 @@ static void test_replies(void **state)
         { "/continue", HTTP_CALL_BROKEN, 0, NULL },
         { "/close", HTTP_CALL_BROKEN, 0, NULL },
         { "/reset", HTTP_CALL_BROKEN, 0, NULL },
+        { "/last", HTTP_CALL_REPLIED, 200, "hello" },
+        { "/older", HTTP_CALL_REPLIED, 200, "hello" },
+        { "/hints", HTTP_CALL_REPLIED, 200, "hello" },
     };
+    static const uint8_t bytes[] = { 0, 31, 62, 93 }; /* byte_at */
+    static const char *const headers[] = { "Accept: text/plain" };
+    struct http_call_request for_libcurl = { .headers = headers,
+                                             .header_count = 1,
+                                             .prefix = { bytes, sizeof bytes } };
     struct fixture *f = *state;
+    size_t n = sizeof cases / sizeof cases[0];
 
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        post_and_wait(f, cases[i].path, NULL);
-        if (f->result.status != cases[i].status)
-            print_error("%s: status %d, %s\n", cases[i].path, f->result.status, f->result.detail);
-        assert_int_equal(f->result.status, cases[i].status);
-        if (cases[i].status != HTTP_CALL_REPLIED)
+    for (size_t i = 0; i < 2 * n; i++) {
+        size_t of = i % n;
+
+        post_and_wait(f, cases[of].path, i < n ? NULL : &for_libcurl);
+        if (f->result.status != cases[of].status)
+            print_error("%s: status %d, %s\n", cases[of].path, f->result.status, f->result.detail);
+        assert_int_equal(f->result.status, cases[of].status);
+        if (cases[of].status != HTTP_CALL_REPLIED)
             continue;
-        assert_int_equal(f->result.http_status, cases[i].http_status);
-        assert_int_equal(f->result.body_len, strlen(cases[i].body));
-        assert_memory_equal(f->result.body, cases[i].body, f->result.body_len);
+        assert_int_equal(f->result.http_status, cases[of].http_status);
+        assert_int_equal(f->result.body_len, strlen(cases[of].body));
+        assert_memory_equal(f->result.body, cases[of].body, f->result.body_len);
         assert_int_equal(f->server.body_len, 4);
         assert_true(f->server.body_good);
     }
-    assert_int_equal(f->ended, sizeof cases / sizeof cases[0]);
+    assert_int_equal(f->ended, 2 * n);
 }
 
 /* Bound and not listening: nobody else can be there. */
@@ -271,11 +282,13 @@ static void test_proxy(void **state)
 /* What fails here ends with its reason, also when libcurl finds a connection meanwhile. */
 static void test_fails_before_connection(void **state)
 {
+    static const char *const headers[] = { "Accept: text/plain" }; /* to go libcurl's way */
+    struct http_call_request request = { .headers = headers, .header_count = 1 };
     struct fixture *f = *state;
     struct http_call *call;
 
-    post_and_wait(f, "/ok", NULL);
-    call = post(f, "/ok", NULL);
+    post_and_wait(f, "/ok", &request);
+    call = post(f, "/ok", &request);
     http_call_trouble(call, HTTP_CALL_BROKEN, "no poll");
     http_call_fail_later(call);
     wait_done(f);

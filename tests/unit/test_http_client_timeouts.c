@@ -48,13 +48,17 @@ static void test_timeouts(void **state)
 /* A reply that came in time is read, however late the timer is. */
 static void test_stall(void **state)
 {
+    static const char *const headers[] = { "Accept: text/plain" };
+    struct http_call_request for_libcurl = { .headers = headers, .header_count = 1 };
     struct fixture *f = *state;
 
+    f->conf.timeout_total_ms = 100;
+    f->conf.timeout_connect_ms = 100;
     f->conf.timeout_sock_read_ms = 100;
     f->conf.timeout_sock_connect_ms = 100;
     f->server.stall_ms = 300;
-    for (int i = 0; i < 2; i++) {
-        post_and_wait(f, "/stall", NULL);
+    for (int i = 0; i < 4; i++) { /* both ways */
+        post_and_wait(f, "/stall", i < 2 ? NULL : &for_libcurl);
         assert_status(f, HTTP_CALL_REPLIED);
         assert_memory_equal(f->result.body, "hello", 5);
     }
