@@ -173,7 +173,9 @@ static bool create_client(struct worker *w, char error[256])
             none_to_zero(conf->webhook.outgoing_http_timeout_sock_connect_ms),
         .timeout_sock_read_ms = none_to_zero(conf->webhook.outgoing_http_timeout_sock_read_ms),
         .max_reply_bytes = (size_t)conf->webhook.max_reply_bytes,
-        .max_connections = (uint32_t)(2 * in_flight), /* as many are reserved */
+        .max_connections =
+            (uint32_t)(2 *
+                       in_flight), /* and half as many direct ones: three times it is reserved */
         .ca_file = conf->webhook.ca_file,
         .proxy = conf->webhook.proxy,
         .user_agent = "lonelypss/" LONELY_VERSION,

@@ -40,10 +40,10 @@ struct http_client {
     struct list retries;    /* calls that have to go on to the next address */
     struct list pool;
     size_t pool_len;
-    struct map origins; /* of http_direct.c ... */
-    struct list idle;   /* ... and its connections without a call, the one used last behind */
-    size_t idle_count;
-    size_t handles; /* that libuv has not closed yet */
+    struct map origins;  /* of http_direct.c ... */
+    struct list idle;    /* ... and its connections without a call, the one used last behind */
+    size_t direct_count; /* those with one, too */
+    size_t handles;      /* that libuv has not closed yet */
     void (*on_closed)(void *arg);
     void *closed_arg;
 };

@@ -78,9 +78,8 @@ static void direct_close(struct http_direct *d)
     struct http_origin *origin = d->origin;
 
     list_remove(&d->of_origin);
-    if (list_is_linked(&d->of_idle))
-        d->client->idle_count--;
     list_remove(&d->of_idle);
+    d->client->direct_count--;
     if (--origin->conns == 0) {
         map_remove(&d->client->origins, &origin->node);
         mem_free(origin);
@@ -113,6 +112,16 @@ void http_direct_forget(struct http_client *client)
         direct_close(list_entry(node, struct http_direct, of_idle));
 }
 
+/* Half of the connections that may be kept are for this way; those that work come before idle ones. */
+static void trim(struct http_client *client)
+{
+    struct list *node;
+
+    while (client->direct_count > client->conf.max_connections / 2 &&
+           (node = list_first(&client->idle)) != NULL)
+        direct_close(list_entry(node, struct http_direct, of_idle));
+}
+
 static void make_idle(struct http_direct *d)
 {
     struct http_client *client = d->client;
@@ -124,8 +133,7 @@ static void make_idle(struct http_direct *d)
     uv_unref((uv_handle_t *)&d->poll);
     list_push_front(&d->origin->idle, &d->of_origin);
     list_push_back(&client->idle, &d->of_idle);
-    if (++client->idle_count > client->conf.max_connections / 2)
-        direct_close(list_entry(list_first(&client->idle), struct http_direct, of_idle));
+    trim(client);
 }
 
 void http_direct_release(struct http_call *call)
@@ -329,7 +337,6 @@ bool http_direct_send(struct http_call *call)
         if (may_use(d, call)) {
             list_remove(&d->of_origin);
             list_remove(&d->of_idle);
-            client->idle_count--;
             uv_ref((uv_handle_t *)&d->poll);
             begin(d, call);
             return true;
@@ -364,6 +371,8 @@ void http_direct_send_over(struct http_call *call, int fd)
     call->client->handles++;
     d->origin = origin_get(call->client, call->direct_name);
     d->origin->conns++;
+    call->client->direct_count++;
+    trim(call->client);
     begin(d, call);
 }
 

@@ -227,11 +227,11 @@ def test_spool_folder_that_is_shared(start_broadcaster, tmp_path):
 def test_connections_leave_descriptors_to_deliveries(start_broadcaster, start_subscriber):
     """However many peers come, what the outgoing connections may need is left to them."""
     def few():
-        resource.setrlimit(resource.RLIMIT_NOFILE, (600, 600))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (700, 700))
 
     broadcaster = start_broadcaster(popen={"preexec_fn": few}, webhook__max_in_flight=20,
                                     webhook__max_per_origin=20)
-    assert any(line.endswith(" max_connections_capped descriptors=600 connections=304")
+    assert any(line.endswith(" max_connections_capped descriptors=700 connections=384")
                for line in broadcaster.err), broadcaster.err
     leave = threading.Event()
     server = start_subscriber(scripted.after(leave))

@@ -9,6 +9,15 @@
 
 #include "http_client_fixture.h"
 
+static size_t count_idle(const struct fixture *f)
+{
+    size_t n = 0;
+
+    list_foreach (&f->client->idle, node, next)
+        n++;
+    return n;
+}
+
 /* A reply that says, or has, more than it should is taken; its connection is not used again. */
 static void test_not_kept(void **state)
 {
@@ -21,11 +30,11 @@ static void test_not_kept(void **state)
         assert_int_equal(f->result.http_status, 200);
         assert_memory_equal(f->result.body, "hello", 5);
         assert_int_equal(f->server.accepted, i + 1);
-        assert_int_equal(f->client->idle_count, 0);
+        assert_int_equal(count_idle(f), 0);
     }
     post_and_wait(f, "/ok", NULL);
     assert_int_equal(f->result.http_status, 200);
-    assert_int_equal(f->client->idle_count, 1);
+    assert_int_equal(count_idle(f), 1);
 }
 
 /* What could be read in two ways is not a reply. */
@@ -37,7 +46,7 @@ static void test_ambiguous(void **state)
     for (unsigned i = 0; i < sizeof paths / sizeof paths[0]; i++) {
         post_and_wait(f, paths[i], NULL);
         assert_status(f, HTTP_CALL_BROKEN);
-        assert_int_equal(f->client->idle_count, 0);
+        assert_int_equal(count_idle(f), 0);
     }
 }
 
@@ -47,8 +56,8 @@ static void test_talks_out_of_turn(void **state)
     struct fixture *f = *state;
 
     post_and_wait(f, "/late", NULL);
-    assert_int_equal(f->client->idle_count, 1);
-    while (f->client->idle_count > 0)
+    assert_int_equal(count_idle(f), 1);
+    while (count_idle(f) > 0)
         uv_run(&f->loop, UV_RUN_ONCE);
     post_and_wait(f, "/ok", NULL);
     assert_status(f, HTTP_CALL_REPLIED);
@@ -125,11 +134,12 @@ static void test_bound_of_idle(void **state)
             http_client_post(f->client, &request, count_replied, &replied);
         while (replied < 6 * round)
             uv_run(&f->loop, UV_RUN_ONCE);
-        assert_int_equal(f->client->idle_count, 3);
+        assert_int_equal(count_idle(f), 3);
+        assert_int_equal(f->client->direct_count, 3);
         assert_int_equal(f->server.accepted, round == 1 ? 6 : 9);
     }
     http_client_forget_connections(f->client);
-    assert_int_equal(f->client->idle_count, 0);
+    assert_int_equal(count_idle(f), 0);
     assert_int_equal(f->client->origins.count, 0);
 }
 
