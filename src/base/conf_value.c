@@ -50,6 +50,7 @@ static const struct kind {
     [CONF_PATH] = { "PATH", "a path", NULL, 0, 0 },
     [CONF_PROXY] = { "URL", "http://HOST:PORT (or https, socks4, socks4a, socks5, socks5h)", NULL,
                      0, 0 },
+    [CONF_URL] = { "URL or derived", "http://HOST:PORT/PATH (or https), or derived", NULL, 0, 0 },
     [CONF_LISTEN] = { "HOST:PORT", "HOST:PORT with a port from 0 to 65535", NULL, 0, 0 },
     [CONF_PATH_LIST] = { "PATH...", "paths, white space between them", NULL, 0, 0 },
     [CONF_LISTEN_LIST] = { "HOST:PORT...", "HOST:PORT with a port from 0 to 65535", NULL, 0, 0 },
@@ -176,6 +177,23 @@ static bool is_proxy(const char *text)
             return strpbrk(text, BLANKS) == NULL;
     }
     return false;
+}
+
+/* With a host and a path, and nothing that a request line cannot carry as it is. */
+static bool is_url(const char *text)
+{
+    const char *host = strncmp(text, "http://", 7) == 0    ? text + 7
+                       : strncmp(text, "https://", 8) == 0 ? text + 8
+                                                           : NULL;
+
+    if (host == NULL || *host == '/' || strchr(host, '/') == NULL ||
+        strcspn(host, "?") < strcspn(host, "/"))
+        return false;
+    for (const char *at = text; *at != '\0'; at++) {
+        if (*at <= ' ' || *at > '~' || *at == '#' || *at == '@')
+            return false;
+    }
+    return true;
 }
 
 /* NAME:PORT, 1.2.3.4:PORT or [::1]:PORT. Whether the name is one is left to the listener. */
@@ -334,9 +352,11 @@ bool conf_value_set(void *field, const struct conf_option *o, const char *text, 
     case CONF_CHOICE:
     case CONF_PATH:
     case CONF_PROXY:
+    case CONF_URL:
     case CONF_LISTEN:
         good = none || (*text != '\0' && (o->type != CONF_CHOICE || is_choice(o->choices, text)) &&
                         (o->type != CONF_PROXY || is_proxy(text)) &&
+                        (o->type != CONF_URL || is_choice(o->choices, text) || is_url(text)) &&
                         (o->type != CONF_LISTEN || is_host_port(text, strlen(text))));
         if (good)
             set_string(field, none ? NULL : text);
@@ -363,6 +383,7 @@ void conf_value_clear(void *field, const struct conf_option *o)
     case CONF_CHOICE:
     case CONF_PATH:
     case CONF_PROXY:
+    case CONF_URL:
     case CONF_LISTEN:
         set_string(field, NULL);
         break;
@@ -423,6 +444,7 @@ void conf_value_print(FILE *out, const void *field, const struct conf_option *o)
     case CONF_CHOICE:
     case CONF_PATH:
     case CONF_PROXY:
+    case CONF_URL:
     case CONF_LISTEN:
         print_string(out, *(char *const *)field);
         break;

@@ -28,6 +28,7 @@ enum conf_type {
     CONF_CHOICE,      /* char *, one of `choices` */
     CONF_PATH,        /* char *, NULL: none */
     CONF_PROXY,       /* char *, NULL: none; SCHEME://HOST... */
+    CONF_URL,         /* char *, NULL: none; http(s)://HOST/..., or one of `choices` */
     CONF_LISTEN,      /* char *, NULL: none; HOST:PORT */
     CONF_LISTEN_LIST, /* struct conf_list of HOST:PORT; none: empty */
     CONF_CIDR_LIST,   /* struct conf_list of ADDRESS/BITS */

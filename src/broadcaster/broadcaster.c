@@ -8,7 +8,9 @@
 
 #include "admin.h"
 #include "broadcaster.h"
+#include "forwarding.h"
 #include "mem.h"
+#include "own_urls.h"
 #include "store_meter.h"
 #include "worker.h"
 
@@ -122,13 +124,32 @@ static bool open_addresses(struct broadcaster *b, const struct conf_list *addres
     return true;
 }
 
+static void create_forwarding(struct broadcaster *b)
+{
+    const char *bound = b->listeners[0].bound;
+    char *receiver, *missed;
+
+    if (own_urls_make(b->conf, bound, &receiver, &missed))
+        b->forwarding = forwarding_create(receiver, missed);
+    else
+        log_warn(b->log, "receiver_url_unknown", LOG_STR("listen", bound),
+                 LOG_STR("consequence", "no websocket clients are served until "
+                                        "broadcaster.receiver_url is given"),
+                 LOG_END);
+    mem_free(receiver);
+    mem_free(missed);
+}
+
 static bool open_listeners(struct broadcaster *b, char error[256])
 {
     const struct conf_list *plain = &b->conf->broadcaster.listen;
     const struct conf_list *tls = &b->conf->broadcaster.tls_listen;
 
     b->listeners = mem_calloc(plain->count + tls->count, sizeof(*b->listeners));
-    return open_addresses(b, plain, false, error) && open_addresses(b, tls, true, error);
+    if (!open_addresses(b, plain, false, error) || !open_addresses(b, tls, true, error))
+        return false;
+    create_forwarding(b);
+    return true;
 }
 
 /* store_macs.add: what others used, or we before we were started. */
@@ -192,7 +213,9 @@ bool broadcaster_check_store(const struct conf *conf, char error[256])
 static bool open_store(struct broadcaster *b, char error[256])
 {
     bool keeps_macs = strcmp(b->conf->auth.replay_store, "database") == 0;
-    const struct store_feed feed = index_feed(b->index);
+    const struct store_feed index = index_feed(b->index);
+    const struct store_feed feed =
+        b->forwarding != NULL ? forwarding_feed(b->forwarding, &index) : index;
     struct store_conf store = store_conf(b->conf);
 
     store.log = b->log;
@@ -317,6 +340,7 @@ void broadcaster_destroy(struct broadcaster *b)
         b->backend->close(b->store);
     peer_limit_destroy(b->peers);
     bodies_destroy(b->bodies);
+    forwarding_destroy(b->forwarding);
     index_destroy(b->index);
     policy_destroy(b->policy);
     replay_destroy(b->replay);

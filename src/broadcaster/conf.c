@@ -36,6 +36,13 @@ static const struct conf_option options[] = {
       .meaning = "Address for GET /healthz, /readyz and /metrics, for operators only." },
     { COUNT(broadcaster, workers, 0, 1024), .def = "1",
       .meaning = "Loops, one thread each; 0: one per core." },
+    { OPT(broadcaster, receiver_url, CONF_URL, receiver_url), .choices = "derived",
+      .def = "derived",
+      .meaning =
+          "How other broadcasters reach this one; derived: at the first address of listen." },
+    { OPT(broadcaster, missed_url, CONF_URL, missed_url), .choices = "derived", .none = true,
+      .def = "derived",
+      .meaning = "The same for what was missed; derived: beside receiver_url. none: never told." },
     { OPT(broadcaster, spool_dir, CONF_PATH, spool_dir), .def = "spool",
       .meaning = "Folder for temporary bodies, made if absent." },
     { OPT(broadcaster, drain_timeout, CONF_TIME_MS, drain_timeout_ms), .max = MAX_MS, .def = "10s",
@@ -456,6 +463,28 @@ static bool check_listen(const struct conf *c, struct conf_error *error)
     return true;
 }
 
+/* Peers know a broadcaster's URL by its path, and here it is found by it. */
+static bool check_own_url(const char *name, const char *url, const char *path,
+                          struct conf_error *error)
+{
+    const char *at = url != NULL ? strstr(url, "://") : NULL;
+    size_t len = strlen(path);
+
+    if (at == NULL) /* none, or derived */
+        return true;
+    at = strchr(at + 3, '/');
+    return (strncmp(at, path, len) == 0 && (at[len] == '\0' || at[len] == '?')) ||
+           fail(error, "broadcaster.%s: its path must be %s", name, path);
+}
+
+static bool check_own_urls(const struct conf *c, struct conf_error *error)
+{
+    return check_own_url("receiver_url", c->broadcaster.receiver_url, "/v1/receive_for_websockets",
+                         error) &&
+           check_own_url("missed_url", c->broadcaster.missed_url, "/v1/missed_for_websockets",
+                         error);
+}
+
 static bool check_tls(const struct conf *c, struct conf_error *error)
 {
     if (c->broadcaster.tls_listen.count == 0)
@@ -543,8 +572,8 @@ bool conf_check(const struct conf *c, struct conf_error *error)
         if (*low > *high)
             return fail(error, "%s is above %s", orders[i].low_name, orders[i].high_name);
     }
-    return check_missed(c, error) && check_listen(c, error) && check_tls(c, error) &&
-           check_admin(c, error) && check_database(c, error);
+    return check_missed(c, error) && check_listen(c, error) && check_own_urls(c, error) &&
+           check_tls(c, error) && check_admin(c, error) && check_database(c, error);
 }
 
 void conf_print_help(FILE *out)

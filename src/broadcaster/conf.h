@@ -19,6 +19,7 @@ struct conf {
         struct conf_list listen, tls_listen;
         char *admin_listen; /* NULL: none */
         uint64_t workers;
+        char *receiver_url, *missed_url; /* or `derived`; missed_url NULL: none */
         char *spool_dir;
         uint64_t drain_timeout_ms;
     } broadcaster;

@@ -56,9 +56,20 @@ static const struct keys *keys_now(struct gate *g)
     return g->keys;
 }
 
-bool gate_asks(struct gate *g)
+/* The operations up to CONFIRM_MISSED travel to a broadcaster, the others to a subscriber. We are on both
+ * ends of both ways, since broadcasters are each other's subscribers. (doc/protocol/auth.md, 4) */
+static const struct keys_direction *direction_of(struct gate *g, enum lonely_auth_op op)
 {
-    return lonely_auth_key_scheme(keys_now(g)->to_broadcaster.sign) != LONELY_AUTH_NONE;
+    const struct keys *keys = keys_now(g);
+
+    return op <= LONELY_AUTH_CONFIRM_MISSED ? &keys->to_broadcaster : &keys->to_subscriber;
+}
+
+bool gate_asks(struct gate *g, bool as_subscriber)
+{
+    enum lonely_auth_op op = as_subscriber ? LONELY_AUTH_RECEIVE : LONELY_AUTH_NOTIFY;
+
+    return lonely_auth_key_scheme(direction_of(g, op)->sign) != LONELY_AUTH_NONE;
 }
 
 bool gate_signs(struct gate *g)
@@ -154,7 +165,7 @@ static enum lonely_auth_result verify(struct gate *g, const struct lonely_auth_i
                                       const struct lonely_span *authorization,
                                       struct lonely_auth_verified *verified, bool *uses_mac)
 {
-    const struct keys_direction *keys = &keys_now(g)->to_broadcaster;
+    const struct keys_direction *keys = direction_of(g, in->op);
     enum lonely_auth_result result;
 
     *uses_mac = false;
@@ -207,7 +218,7 @@ enum lonely_auth_result gate_check_frame(struct gate *g, const struct lonely_aut
 bool gate_sign(struct gate *g, const struct lonely_auth_input *in, uint8_t *out,
                struct lonely_span *authorization)
 {
-    const struct lonely_auth_key *key = keys_now(g)->to_subscriber.sign;
+    const struct lonely_auth_key *key = direction_of(g, in->op)->sign;
     uint8_t random[4], nonce[LONELY_AUTH_NONCE_BYTES];
     enum lonely_error err;
 

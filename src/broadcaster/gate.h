@@ -37,8 +37,9 @@ struct gate;
 struct gate *gate_create(const struct gate_conf *conf);
 void gate_destroy(struct gate *g); /* NULL is allowed; no check may be waiting */
 
-/* Does the scheme to the broadcaster need to see what came? Never under none. */
-bool gate_asks(struct gate *g);
+/* Does the scheme need to see what came: to the broadcaster, or, for what another broadcaster sends to us
+ * as a subscriber (RECEIVE, MISSED), the one to subscribers? Never under none. */
+bool gate_asks(struct gate *g, bool as_subscriber);
 /* Does the scheme to subscribers make anything? */
 bool gate_signs(struct gate *g);
 
@@ -47,7 +48,8 @@ struct gate_wait;
 typedef void gate_done_fn(void *arg, enum lonely_auth_result result);
 
 /*
- * Checks what a subscriber sent: the secret to the broadcaster over `in`, which may die on return.
+ * Checks what was sent to us: over `in`, which may die on return, with the secret to the way that its
+ * operation travels.
  * `authorization` NULL: absent. Nearly always the result is returned and `*wait` is NULL. Else `*wait`
  * is not NULL, the returned value means nothing, and `done` runs later, unless gate_forget came first.
  */
@@ -64,7 +66,7 @@ enum lonely_auth_result gate_check_frame(struct gate *g, const struct lonely_aut
 /* `done` will not run. */
 void gate_forget(struct gate_wait *wait);
 
-/* What goes with a message to a subscriber: `out` has room for LONELY_AUTH_MAX_BYTES bytes, which the
+/* What goes with a message of ours, with the secret as above: `out` has room for LONELY_AUTH_MAX_BYTES bytes, which the
  * returned span points into; empty under none. false: OpenSSL failed, or a field does not fit. */
 bool gate_sign(struct gate *g, const struct lonely_auth_input *in, uint8_t *out,
                struct lonely_span *authorization);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "delivery.h"
+#include "forwarding.h"
 #include "hub.h"
 #include "list.h"
 #include "log.h"
@@ -159,10 +160,37 @@ static void drop_repeated_peers(struct index_matches *matches)
     matches->count = kept;
 }
 
+/* Our own sessions are given the message as it is, whether our row is there or not. */
+static void drop_own(const struct forwarding *f, struct index_matches *matches)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < matches->count; i++) {
+        struct subscription *s = matches->items[i];
+
+        if (forwarding_is_own(f,
+                              (struct lonely_span){ (const uint8_t *)s->url->text, s->url->len }))
+            subscription_unref(s);
+        else
+            matches->items[kept++] = s;
+    }
+    matches->count = kept;
+}
+
+static void on_forwarded(void *arg, uint32_t count)
+{
+    struct notify *n = arg;
+
+    n->notified += count;
+    notify_release(n);
+}
+
 static void fan_out(struct notify *n)
 {
     struct worker *w = n->worker;
 
+    if (w->b->forwarding != NULL)
+        drop_own(w->b->forwarding, &n->matches);
     drop_repeated_peers(&n->matches);
     if (!outbox_has_room(w->outbox, n->matches.count)) {
         log_warn_limited(w->b->log, "notify_refused", LOG_STR("reason", "the outbox is full"),
@@ -178,7 +206,10 @@ static void fan_out(struct notify *n)
     n->pending = n->matches.count + 1;
     for (size_t i = 0; i < n->matches.count; i++)
         delivery_start(w, &n->message, n->matches.items[i], on_delivered, n);
-    notify_release(n);
+    if (w->b->forwarding != NULL)
+        forwarding_deliver(w->b->forwarding, w, n->message.topic, n->message.body, on_forwarded, n);
+    else
+        notify_release(n);
 }
 
 static void match_in_pool(uv_work_t *work)

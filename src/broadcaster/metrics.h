@@ -25,6 +25,8 @@
     X(UNSUBSCRIBE_GLOB, "/v1/unsubscribe/glob")       \
     X(CHECK_SUBSCRIPTIONS, "/v1/check_subscriptions") \
     X(SET_SUBSCRIPTIONS, "/v1/set_subscriptions")     \
+    X(RECEIVE, "/v1/receive_for_websockets")          \
+    X(MISSED, "/v1/missed_for_websockets")            \
     X(UNKNOWN, "unknown") /* last: no route has that path */
 
 #define METRICS_STATUSES(X) \

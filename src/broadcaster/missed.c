@@ -7,6 +7,7 @@
 
 #include <lonely/stateless.h>
 
+#include "forwarding.h"
 #include "log.h"
 #include "mem.h"
 #include "missed.h"
@@ -238,8 +239,19 @@ static struct lonely_span keep(uint8_t **at, struct lonely_span span)
     return copy;
 }
 
+static void on_sessions_told(void *arg, uint32_t n)
+{
+    struct missed_call *call = arg;
+    struct worker *w = call->sweeper->worker;
+
+    (void)n;
+    count(call, METRICS_MISSED_CONFIRMED);
+    w->b->store_ops->missed_clear(w->store, &call->item, on_item_stored, call);
+}
+
 static void call_start(struct missed_sweeper *s, const struct store_missed *item)
 {
+    struct forwarding *f = s->worker->b->forwarding;
     static const struct outbox_post_ops ops = { .start = on_start, .done = on_done };
     size_t bytes = item->url.len + item->key.len + item->recovery.len + item->topic.len + 4;
     struct missed_call *call = mem_calloc(1, sizeof(*call) + bytes);
@@ -257,7 +269,10 @@ static void call_start(struct missed_sweeper *s, const struct store_missed *item
     call->post.url_len = call->item.recovery.len;
     s->calls++;
     worker_hold(s->worker);
-    outbox_add(s->worker->outbox, &call->post);
+    if (f != NULL && forwarding_is_own(f, item->url)) /* our own sessions need no post */
+        forwarding_missed(f, s->worker, call->item.topic, on_sessions_told, call);
+    else
+        outbox_add(s->worker->outbox, &call->post);
 }
 
 static void on_locked(void *arg, enum store_status status, const struct store_missed *item)
@@ -289,6 +304,8 @@ static void on_timer(uv_timer_t *timer)
 {
     struct missed_sweeper *s = timer->data;
 
+    if (s->worker->b->forwarding != NULL)
+        forwarding_sweep(s->worker->b->forwarding, s->worker);
     s->sweeping = true;
     advance(s);
 }

@@ -6,6 +6,7 @@
 
 #include "log.h"
 #include "mem.h"
+#include "own_urls.h"
 #include "routes.h"
 
 static const struct route routes[] = {
@@ -22,6 +23,8 @@ static const struct route routes[] = {
       METRICS_ROUTE_CHECK_SUBSCRIPTIONS },
     { "/v1/set_subscriptions", route_set, LONELY_STATELESS_SET_SUBSCRIPTIONS,
       METRICS_ROUTE_SET_SUBSCRIPTIONS },
+    { OWN_URLS_RECEIVE_PATH, route_receive, LONELY_STATELESS_RECEIVE, METRICS_ROUTE_RECEIVE },
+    { OWN_URLS_MISSED_PATH, route_missed, LONELY_STATELESS_MISSED, METRICS_ROUTE_MISSED },
 };
 
 static bool span_is(struct lonely_span span, const char *text)
@@ -145,7 +148,8 @@ static void keep_authorization(struct request *r)
 {
     const struct http_header *header;
 
-    r->asks = gate_asks(r->worker->gate);
+    r->asks = gate_asks(r->worker->gate, r->route->type == LONELY_STATELESS_RECEIVE ||
+                                             r->route->type == LONELY_STATELESS_MISSED);
     header = r->asks ? http_head_find(&r->exchange->head, "Authorization") : NULL;
     if (header == NULL)
         return;
@@ -283,6 +287,13 @@ void request_end(struct request *r, int status)
 void request_on_abort(void *arg)
 {
     request_free(arg);
+}
+
+void request_answer_with(struct request *r, int status, const char *content_type,
+                         struct lonely_span body)
+{
+    respond(
+        r, &(struct http_response){ .status = status, .content_type = content_type, .body = body });
 }
 
 static void answer_signed(struct request *r, enum lonely_stateless_type type,

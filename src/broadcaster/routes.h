@@ -64,6 +64,9 @@ void request_answer(struct request *r, int status); /* no body; 503 says when to
 void request_answer_body(struct request *r, enum lonely_stateless_type type,
                          struct lonely_stateless *body, struct lonely_auth_input *in);
 void request_answer_generic(struct request *r, struct lonely_auth_input *in); /* RESPONSE_GENERIC */
+/* These bytes, unsigned. */
+void request_answer_with(struct request *r, int status, const char *content_type,
+                         struct lonely_span body);
 
 /*
  * May this url be stored, to be posted to? What needs no look-up is judged here, the rest when
@@ -100,5 +103,8 @@ struct route {
 route_fn route_fields; /* route_fields.c: the five requests that are a few fields */
 route_fn route_set;    /* route_set.c */
 route_fn route_notify; /* route_notify.c */
+/* From other broadcasters: route_receive.c, route_missed.c */
+route_fn route_receive;
+route_fn route_missed;
 
 #endif

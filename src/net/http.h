@@ -80,6 +80,7 @@ struct http_exchange {
     const struct http_exchange_ops *ops;
     struct http_head head;       /* valid until on_request returns; later only content_length is */
     const struct sockaddr *peer; /* who asks; NULL: not known, or no IP address */
+    bool secure;                 /* over TLS, as the server sees it */
     uint64_t received;           /* bytes of the body that on_piece has been given, or is */
 };
 

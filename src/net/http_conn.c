@@ -490,6 +490,7 @@ void http_conn_open(struct http_server *server, int fd, struct tls_server *tls,
         return;
     }
     c->peer = *peer;
+    c->x.secure = tls != NULL;
     if (peer->sa.sa_family == AF_INET || peer->sa.sa_family == AF_INET6)
         c->x.peer = &c->peer.sa;
     stream = open_stream(c, fd, tls);

@@ -14,7 +14,7 @@
 #include "mem.h"
 #include "tables.h"
 
-#define N_OPTIONS 60
+#define N_OPTIONS 62
 
 static char folder[] = "/tmp/test_conf.XXXXXX";
 static char path[64];
@@ -58,6 +58,8 @@ static void defaults(void **state)
     assert_int_equal(c.broadcaster.tls_listen.count, 0);
     assert_null(c.broadcaster.admin_listen);
     assert_true(c.broadcaster.workers == 1);
+    assert_string_equal(c.broadcaster.receiver_url, "derived");
+    assert_string_equal(c.broadcaster.missed_url, "derived");
     assert_string_equal(c.broadcaster.spool_dir, "spool");
     assert_true(c.broadcaster.drain_timeout_ms == 10000);
     assert_true(c.http.header_timeout_ms == 10000);
@@ -440,6 +442,21 @@ static const struct value_case {
     { "limits.max_connections_per_address=none", "none" },
     { "limits.max_connections_per_address=1", "1" },
     { "limits.max_connections_per_address=0", NULL },
+    { "broadcaster.receiver_url=derived", "derived" },
+    { "broadcaster.receiver_url=http://a:1/b?c", "http://a:1/b?c" },
+    { "broadcaster.receiver_url=https://[::1]/b", "https://[::1]/b" },
+    { "broadcaster.receiver_url=none", NULL },
+    { "broadcaster.receiver_url=", NULL },
+    { "broadcaster.receiver_url=ftp://a/b", NULL },
+    { "broadcaster.receiver_url=http://a", NULL },
+    { "broadcaster.receiver_url=http:///b", NULL },
+    { "broadcaster.receiver_url=http://a?b/c", NULL },
+    { "broadcaster.receiver_url=http://a/b#c", NULL },
+    { "broadcaster.receiver_url=http://u@a/b", NULL },
+    { "broadcaster.receiver_url=http://a/b c", NULL },
+    { "broadcaster.receiver_url=http://a/\xc3\xa9", NULL },
+    { "broadcaster.missed_url=none", "none" },
+    { "broadcaster.missed_url=derived", "derived" },
     { "broadcaster.admin_listen=none", "none" },
     { "broadcaster.admin_listen=[::1]:0", "[::1]:0" },
     { "broadcaster.admin_listen=127.0.0.1:65536", NULL },
@@ -582,6 +599,15 @@ static const struct check_case {
     { "broadcaster.admin_listen=127.0.0.1:3003", NULL,
       "broadcaster.admin_listen: \"127.0.0.1:3003\" is in broadcaster.listen too" },
     { "broadcaster.admin_listen=127.0.0.1:3004", NULL, NULL },
+    { "broadcaster.receiver_url=http://a/v1/receive_for_websockets?b",
+      "broadcaster.missed_url=https://b:1/v1/missed_for_websockets", NULL },
+    { "broadcaster.missed_url=none", NULL, NULL },
+    { "broadcaster.receiver_url=http://a/x/v1/receive_for_websockets", NULL,
+      "broadcaster.receiver_url: its path must be /v1/receive_for_websockets" },
+    { "broadcaster.receiver_url=http://a/v1/receive_for_websocketss", NULL,
+      "broadcaster.receiver_url: its path must be /v1/receive_for_websockets" },
+    { "broadcaster.missed_url=http://a/v1/receive_for_websockets", NULL,
+      "broadcaster.missed_url: its path must be /v1/missed_for_websockets" },
     { "broadcaster.listen=127.0.0.1:0", "broadcaster.admin_listen=127.0.0.1:0", NULL },
     { "log.level=info", NULL, NULL },
     { "webhook.max_per_url=65", NULL, "webhook.max_per_url is above webhook.max_per_origin" },

@@ -177,7 +177,7 @@ static void none(void **state)
     char *line;
 
     open_gate(f, OPEN, NULL);
-    assert_false(gate_asks(f->gate));
+    assert_false(gate_asks(f->gate, false));
     assert_false(gate_signs(f->gate));
     assert_int_equal(sign(f, out).len, 0);
     assert_true(gate_header(f->gate, &input, &line));
@@ -195,7 +195,7 @@ static void no_file(void **state)
     f->conf.auth.secrets = NULL;
     key_ring_init(&f->ring, keys_load(&f->conf, NULL, &error));
     f->gate = gate_create(&f->gate_conf);
-    assert_false(gate_asks(f->gate));
+    assert_false(gate_asks(f->gate, false));
     assert_int_equal(check(f, NULL), LONELY_AUTH_OK);
 }
 
@@ -205,7 +205,7 @@ static void token(void **state)
     char *line;
 
     open_gate(f, BOTH("token", "open sesame"), NULL);
-    assert_true(gate_asks(f->gate));
+    assert_true(gate_asks(f->gate, false));
     assert_true(gate_header(f->gate, &input, &line));
     assert_string_equal(line, "Authorization: Bearer open sesame");
     mem_free(line);
