@@ -11,6 +11,7 @@
  * server closes first, and everybody else shuts its side and waits for the end of the stream:
  * closing with bytes unread would reset the connection and might take our last words with it.
  */
+#include <assert.h>
 #include <string.h>
 
 #include "mem.h"
@@ -557,6 +558,7 @@ static void on_handle_closed(uv_handle_t *handle)
 
 void transport_group_close(struct transport_group *g, void (*on_closed_fn)(void *arg), void *arg)
 {
+    assert(g->transports == 0);
     g->closing = true;
     g->on_closed = on_closed_fn;
     g->closed_arg = arg;

@@ -42,7 +42,7 @@ enum transport_code {
 };
 
 struct transport_conf {
-    uint64_t max_frame_bytes;  /* inbound; more: TOO_BIG */
+    uint64_t max_frame_bytes;  /* inbound; more: TOO_BIG. Raw TCP: at least 262,144 */
     uint64_t ping_interval_ms; /* websocket: after so long without a byte of the peer; 0: never */
     uint64_t
         ping_timeout_ms; /* no byte for so long after a ping: FAILED; 0: waits for ever. Does not
@@ -117,7 +117,8 @@ bool transport_is_tls(const struct transport *t);
 
 /* Ends it in order: what is queued leaves, then `code` (websocket), then the end of the stream; what the
  * peer sends meanwhile is thrown away. Bounded by close_timeout_ms. Only on_closed follows, later. May be
- * called again. A frame that is not complete is cut. */
+ * called again. A frame that is not complete is cut. After on_end `code` is not used: the peer has been
+ * told already, its own code when it closed. */
 void transport_close(struct transport *t, enum transport_code code);
 /* Ends it at once; only on_closed follows, later. */
 void transport_abort(struct transport *t);

@@ -249,10 +249,11 @@ bool transport_queue_ping(struct transport *t)
 void transport_queue_close(struct transport *t, uint16_t code)
 {
     const uint8_t payload[] = { (uint8_t)(code >> 8), (uint8_t)code };
-    size_t len = code == TRANSPORT_NO_CODE ? 0 : sizeof(payload);
+    bool is_sent = code != TRANSPORT_NO_CODE && code != TRANSPORT_LOST; /* (RFC 6455, 7.4.1) */
 
     if (t->kind == TRANSPORT_WEBSOCKET && !t->close_queued)
-        t->close_queued = queue_control(t, WEBSOCKET_CLOSE, (struct lonely_span){ payload, len });
+        t->close_queued = queue_control(
+            t, WEBSOCKET_CLOSE, (struct lonely_span){ payload, is_sent ? sizeof(payload) : 0 });
 }
 
 /* ---- Sending ---- */
