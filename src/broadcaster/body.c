@@ -94,6 +94,8 @@ struct body_writer {
 
 static enum body_error error_of(int err)
 {
+    if (err == EMFILE || err == ENFILE) /* other bodies will give some back */
+        return BODY_BUSY;
     return err == ENOSPC || err == EDQUOT || err == EFBIG ? BODY_NO_ROOM : BODY_IO;
 }
 
@@ -215,11 +217,14 @@ void bodies_destroy(struct bodies *bodies)
 
 bool bodies_can_spool(const struct bodies *bodies)
 {
+    static const uint8_t block[4096];
     int fd = open_spool(bodies->spool_dir);
+    bool can =
+        fd >= 0 && write_all(fd, 0, block, sizeof block); /* a full disk has room for a file */
 
     if (fd >= 0)
         close(fd);
-    return fd >= 0;
+    return can;
 }
 
 uint64_t bodies_memory(const struct bodies *bodies)

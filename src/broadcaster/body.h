@@ -33,7 +33,7 @@ enum body_error {
     BODY_OK,
     BODY_NO_ROOM, /* the disk is full, or a quota or a limit is reached: 507 */
     BODY_IO,      /* the file could not be written or read */
-    BODY_BUSY     /* too much is on its way to files: 503 */
+    BODY_BUSY     /* too much is on its way to files, or no descriptor is left: 503 */
 };
 
 struct body;

@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = Path(os.environ.get("LONELY_BUILD", ROOT / "build/release"))
 LONELYPSS = BUILD / "src/broadcaster/lonelypss"
 # Sanitizers make programs several times slower: long tests take less then.
-SANITIZED = b"__asan_init" in LONELYPSS.read_bytes() if LONELYPSS.exists() else False
+SANITIZED = LONELYPSS.exists() and any(name in LONELYPSS.read_bytes()
+                                       for name in (b"__asan_init", b"__tsan_init"))
 PATIENCE = 30  # seconds until a test gives up waiting; generous, for sanitizers on busy machines
 
 
@@ -191,6 +192,33 @@ def start_broadcaster(tmp_path):
 @pytest.fixture
 def broadcaster(start_broadcaster):
     return start_broadcaster()
+
+
+# Becomes the rest of its arguments, with a small file system of its own on the first one.
+OF_USER = [] if os.geteuid() == 0 else ["--user"]
+NAMESPACE = ["unshare", "--mount", *(["--map-root-user"] if OF_USER else [])]
+SMALL_DISK = [*NAMESPACE, "sh", "-c", 'mount -t tmpfs -o size="$1" none "$2" && shift 2 && exec "$@"',
+              "sh"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A wrapper for start_broadcaster, and the folder; or a skip where that is not allowed."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+
+    def wrapper(size):
+        return [*SMALL_DISK, size, folder]
+
+    probe = subprocess.run([*wrapper("64k"), "true"], capture_output=True, timeout=PATIENCE)
+    if probe.returncode != 0:
+        pytest.skip("no mount namespaces here")
+    return wrapper, folder
+
+
+def inside(program, path):
+    """A path of its mount namespace, seen from here."""
+    return Path(f"/proc/{program.pid}/root{path}")
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 
 import bodies
 import subscriber as scripts
-from conftest import LONELYPSS, PATIENCE, setup_folder, wait_until
+from conftest import LONELYPSS, PATIENCE, inside, setup_folder, wait_until
 from wire import Wire, check, head, message, notify, post, request, subscribe, unsubscribe
 
 PATHS = ["/healthz", "/readyz", "/metrics"]
@@ -412,6 +412,20 @@ def test_without_spool_folder_it_is_not_ready(start):
     spool.mkdir()
     becomes(admin, 200, b"ready\n")
     assert list(spool.iterdir()) == []
+
+
+def test_with_a_full_spool_disk_it_is_not_ready(start, small_disk):
+    """An empty file can be made on it."""
+    wrapper, folder = small_disk
+    broadcaster, admin = start(wrapper=wrapper("64k"), broadcaster__spool_dir=folder)
+    assert admin.get("/readyz").status == 200
+    filler = inside(broadcaster, folder / "filler")
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    becomes(admin, 503, b"broadcaster.spool_dir cannot be written\n")
+    filler.unlink()
+    becomes(admin, 200, b"ready\n")
 
 
 def test_each_reason_has_a_line(start):
