@@ -385,21 +385,44 @@ static void test_odd_rows(void **state)
     assert_int_equal(m->fed.count, 0);
 }
 
+static const struct {
+    const char *name;
+    CMUnitTestFunction function;
+} suite[] = {
+    { "added", test_added },
+    { "closing", test_closing },
+    { "none kept", test_none_kept },
+};
+
 int main(void)
 {
-#define TEST_OF(name, store) \
-    cmocka_unit_test_prestate_setup_teardown(name, setup, teardown, (void *)(uintptr_t)&store)
-#define TEST(name) TEST_OF(name, store_sqlite)
-    const struct CMUnitTest tests[] = {
-        TEST(test_added),         TEST_OF(test_added, store_memory),
-        TEST(test_closing),       TEST_OF(test_closing, store_memory),
-        TEST(test_none_kept),     TEST_OF(test_none_kept, store_memory),
-        TEST(test_restart),       TEST(test_others),
-        TEST(test_lock_held),     TEST(test_bound),
-        TEST(test_failing_table), TEST(test_dropped_table),
-        TEST(test_marks),         TEST(test_killed),
+#define TEST(name)                                                  \
+    cmocka_unit_test_prestate_setup_teardown(name, setup, teardown, \
+                                             (void *)(uintptr_t)&store_sqlite)
+    const struct CMUnitTest of_sqlite[] = {
+        TEST(test_restart),       TEST(test_others),        TEST(test_lock_held), TEST(test_bound),
+        TEST(test_failing_table), TEST(test_dropped_table), TEST(test_marks),     TEST(test_killed),
         TEST(test_pruning),       TEST(test_odd_rows),
     };
+    enum { N = TABLE_LEN(suite), OF_SQLITE = TABLE_LEN(of_sqlite), BACKENDS_MAX = 4 };
+    static struct CMUnitTest tests[BACKENDS_MAX * N + OF_SQLITE];
+    static char names[BACKENDS_MAX * N][100];
+    const struct store_ops *backends[BACKENDS_MAX];
+    size_t n = fixture_backends(backends) * N;
 
-    return cmocka_run_group_tests_name("store_macs", tests, NULL, NULL);
+    for (size_t i = 0; i < n; i++) {
+        const struct store_ops *ops = backends[i / N];
+
+        snprintf(names[i], sizeof names[i], "%s: %s", ops->name, suite[i % N].name);
+        tests[i] = (struct CMUnitTest){ .name = names[i],
+                                        .test_func = suite[i % N].function,
+                                        .setup_func = setup,
+                                        .teardown_func = teardown,
+                                        .initial_state = (void *)(uintptr_t)ops };
+    }
+    if (backends[0] == &store_sqlite) {
+        memcpy(tests + n, of_sqlite, sizeof of_sqlite);
+        n += OF_SQLITE;
+    }
+    return _cmocka_run_group_tests("store_macs", tests, n, NULL, NULL);
 }

@@ -56,7 +56,7 @@ static void check_start(struct sqlite_reader *r, struct store_request *request)
 static bool hash_page(struct check *c)
 {
     for (; c->scan.at < c->scan.page.count; c->scan.at++) {
-        struct store_row row = sqlite_page_get(&c->scan.page, c->scan.at);
+        struct store_row row = store_page_get(&c->scan.page, c->scan.at);
         enum lonely_error err;
 
         if (row.key.len > UINT16_MAX)

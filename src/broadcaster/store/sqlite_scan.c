@@ -3,50 +3,7 @@
  */
 #include "sqlite_scan.h"
 
-#include <string.h>
-
-#include "mem.h"
 #include "sqlite_conn.h"
-
-/* --- pages -------------------------------------------------------------------------------- */
-
-void sqlite_page_clear(struct sqlite_page *p)
-{
-    p->count = 0;
-    p->len = 0;
-}
-
-void sqlite_page_fini(struct sqlite_page *p)
-{
-    mem_free(p->data);
-    *p = (struct sqlite_page){ 0 };
-}
-
-static void append(struct sqlite_page *p, struct lonely_span s)
-{
-    if (s.len > 0)
-        memcpy(p->data + p->len, s.ptr, s.len);
-    p->len += s.len;
-}
-
-bool sqlite_page_add(struct sqlite_page *p, const struct store_row *row)
-{
-    if (!store_grow(&p->data, &p->cap, p->len + row->key.len + row->recovery.len + 1))
-        return false;
-    p->rows[p->count++] = (struct page_row){ row->kind, p->len, row->key.len, row->recovery.len };
-    append(p, row->key);
-    append(p, row->recovery);
-    return true;
-}
-
-struct store_row sqlite_page_get(const struct sqlite_page *p, size_t i)
-{
-    const struct page_row *r = &p->rows[i];
-
-    return (struct store_row){ .kind = r->kind,
-                               .key = { p->data + r->key_at, r->key_len },
-                               .recovery = { p->data + r->key_at + r->key_len, r->recovery_len } };
-}
 
 /* --- scan --------------------------------------------------------------------------------- */
 
@@ -58,7 +15,7 @@ bool sqlite_scan_start(struct sqlite_scan *s, sqlite3_stmt *exacts, sqlite3_stmt
     s->url = url;
     s->ended = false;
     s->at = 0;
-    sqlite_page_clear(&s->page);
+    store_page_clear(&s->page);
     s->place.kind = STORE_EXACT;
     s->place.is_behind = false;
     if (from == NULL || !from->is_behind)
@@ -68,7 +25,7 @@ bool sqlite_scan_start(struct sqlite_scan *s, sqlite3_stmt *exacts, sqlite3_stmt
 
 void sqlite_scan_fini(struct sqlite_scan *s)
 {
-    sqlite_page_fini(&s->page);
+    store_page_fini(&s->page);
     store_place_fini(&s->place);
 }
 
@@ -80,7 +37,7 @@ static int bind_scan(struct sqlite_scan *s, sqlite3_stmt *st)
     if (rc == SQLITE_OK)
         rc = sqlite_bind_key(st, 2, s->place.kind, key);
     if (rc == SQLITE_OK)
-        rc = sqlite3_bind_int(st, 3, PAGE_ROWS + 1);
+        rc = sqlite3_bind_int(st, 3, STORE_PAGE_ROWS + 1);
     return rc;
 }
 
@@ -94,7 +51,7 @@ static int take_row(struct sqlite_scan *s, sqlite3_stmt *st)
         return SQLITE_OK;
     if (sqlite3_column_type(st, 1) == SQLITE_TEXT)
         row.recovery = sqlite_column_span(st, 1);
-    return sqlite_page_add(&s->page, &row) ? SQLITE_OK : SQLITE_NOMEM;
+    return store_page_add(&s->page, &row) ? SQLITE_OK : SQLITE_NOMEM;
 }
 
 /* Moves the scan behind its page, or to the next kind, or to the end. `rc` is how the page ended. */
@@ -108,7 +65,7 @@ static int move_on(struct sqlite_scan *s, int rc)
         s->place.is_behind = false;
         return SQLITE_OK;
     }
-    last = sqlite_page_get(&s->page, s->page.count - 1);
+    last = store_page_get(&s->page, s->page.count - 1);
     return store_place_set(&s->place, last.kind, last.key) ? SQLITE_OK : SQLITE_NOMEM;
 }
 
@@ -117,9 +74,9 @@ static int read_page(struct sqlite_scan *s)
     sqlite3_stmt *st = s->st[s->place.kind];
     int rc = bind_scan(s, st);
 
-    sqlite_page_clear(&s->page);
+    store_page_clear(&s->page);
     s->at = 0;
-    while (rc == SQLITE_OK && !sqlite_page_is_full(&s->page)) {
+    while (rc == SQLITE_OK && !store_page_is_full(&s->page)) {
         rc = sqlite3_step(st);
         if (rc == SQLITE_ROW)
             rc = take_row(s, st);

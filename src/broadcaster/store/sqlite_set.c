@@ -18,11 +18,8 @@
 struct sqlite_set {
     struct list node;
     struct store_request *request;
-    struct sqlite_page page;   /* of the list; read outside of transactions */
-    size_t at;                 /* its next row */
-    bool list_ended;           /* nothing behind the page */
-    struct store_place listed; /* the last row of the list that was read */
-    struct store_place merged; /* up to here rows and list are equal */
+    struct store_list_pages list; /* read outside of transactions */
+    struct store_place merged;    /* up to here rows and list are equal */
 };
 
 struct sqlite_set *sqlite_set_create(struct store_request *r)
@@ -47,43 +44,9 @@ struct sqlite_set *sqlite_set_of_node(struct list *node)
 static bool set_end(struct sqlite_set *s, enum store_status status)
 {
     store_request_answer(s->request, status);
-    sqlite_page_fini(&s->page);
-    store_place_fini(&s->listed);
+    store_list_fini(&s->list);
     store_place_fini(&s->merged);
     mem_free(s);
-    return true;
-}
-
-/* The list is the caller's promise; a merge over an unsorted one would delete what it must not. */
-static bool is_next(const struct sqlite_set *s, const struct store_row *row)
-{
-    struct store_row last = { .kind = s->listed.kind, .key = { s->listed.key, s->listed.len } };
-
-    return row->key.len <= UINT16_MAX && row->recovery.len <= UINT16_MAX &&
-           (!s->listed.is_behind || store_row_compare(&last, row) < 0);
-}
-
-/* Reads the next page of the list when the last one is used up. false: it cannot be read. */
-static bool list_fill(struct sqlite_set *s)
-{
-    const struct store_list *list = s->request->list;
-
-    if (s->at < s->page.count || s->list_ended)
-        return true;
-    sqlite_page_clear(&s->page);
-    s->at = 0;
-    while (!sqlite_page_is_full(&s->page)) {
-        struct store_row row;
-        int got = list->next(list->arg, &row);
-
-        if (got == 0) {
-            s->list_ended = true;
-            break;
-        }
-        if (got < 0 || !is_next(s, &row) || !sqlite_page_add(&s->page, &row) ||
-            !store_place_set(&s->listed, row.kind, row.key))
-            return false;
-    }
     return true;
 }
 
@@ -114,7 +77,7 @@ static int merge_row(struct sqlite_writer *w, struct sqlite_set *s, struct store
     if (order <= 0)
         w->scan.at++;
     if (order >= 0)
-        s->at++;
+        s->list.at++;
     if (rc == SQLITE_OK && !store_place_set(&s->merged, order <= 0 ? stored->kind : listed->kind,
                                             order <= 0 ? stored->key : listed->key))
         rc = SQLITE_NOMEM;
@@ -139,17 +102,17 @@ static int merge(struct sqlite_writer *w, struct sqlite_set *s, bool *done)
         if (rc != SQLITE_OK)
             return rc;
         is_stored = w->scan.at < w->scan.page.count;
-        is_listed = s->at < s->page.count;
-        if (!is_listed && !s->list_ended)
+        is_listed = s->list.at < s->list.page.count;
+        if (!is_listed && !s->list.ended)
             return SQLITE_OK;
         if (!is_listed && !is_stored) {
             *done = true;
             return SQLITE_OK;
         }
         if (is_stored)
-            stored = sqlite_page_get(&w->scan.page, w->scan.at);
+            stored = store_page_get(&w->scan.page, w->scan.at);
         if (is_listed)
-            listed = sqlite_page_get(&s->page, s->at);
+            listed = store_page_get(&s->list.page, s->list.at);
         rc = merge_row(w, s, is_stored ? &stored : NULL, is_listed ? &listed : NULL);
     }
     return rc;
@@ -161,7 +124,8 @@ bool sqlite_set_turn(struct sqlite_writer *w, struct sqlite_set *s)
     int rc;
 
     sqlite_conn_look_for_file(&w->conn);
-    if (atomic_load(&s->request->cancelled) || !list_fill(s) || !sqlite_conn_ready(&w->conn))
+    if (atomic_load(&s->request->cancelled) || !store_list_fill(&s->list, s->request->list) ||
+        !sqlite_conn_ready(&w->conn))
         return set_end(s, STORE_UNAVAILABLE);
     if (sqlite_writer_begin(w, clock_mono_ms(&clock_system) + w->timeout_ms) != SQLITE_OK)
         return set_end(s, STORE_UNAVAILABLE);

@@ -5,7 +5,8 @@
 
 #include <string.h>
 
-static const struct store_ops *const backends[] = { &store_sqlite, &store_rqlite, &store_memory };
+static const struct store_ops *const backends[] = { &store_sqlite, &store_postgres, &store_rqlite,
+                                                    &store_memory };
 
 const struct store_ops *store_find(const char *name)
 {

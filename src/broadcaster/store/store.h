@@ -190,6 +190,7 @@ struct store_ops {
 extern const struct store_ops store_sqlite;
 extern const struct store_ops store_rqlite;
 extern const struct store_ops store_memory;
+extern const struct store_ops store_postgres;
 
 /* The backend of that name, or NULL. */
 const struct store_ops *store_find(const char *name);

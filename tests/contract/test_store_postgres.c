@@ -1,0 +1,579 @@
+/*
+ * What only the PostgreSQL store can show: rows changed by others, gaps in the change log, sessions
+ * that end, locks that others hold, used macs of several broadcasters.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <libpq-fe.h>
+
+#include "mem.h"
+#include "store_fixture.h"
+#include "tables.h"
+
+#define EXACTS "httppubsub_subscription_exacts"
+#define GLOBS  "httppubsub_subscription_globs"
+
+static const struct lonely_span url_a = { (const uint8_t *)"http://a/", 9 };
+static const struct lonely_span rec_1 = { (const uint8_t *)"http://r/1", 10 };
+static const struct lonely_span none = { NULL, 0 };
+
+static struct store_row exact(const char *key, struct lonely_span recovery)
+{
+    return (struct store_row){ STORE_EXACT, url_a, span_of(key), recovery };
+}
+
+static struct store_row glob(const char *key, struct lonely_span recovery)
+{
+    return (struct store_row){ STORE_GLOB, url_a, span_of(key), recovery };
+}
+
+/* --- another program ------------------------------------------------------------------------ */
+
+static PGconn *tool_open(struct fixture *f)
+{
+    PGconn *pg = PQconnectdb(f->conf.urls[0]);
+
+    table_require(PQstatus(pg) == CONNECTION_OK, PQerrorMessage(pg));
+    PQclear(PQexec(pg, "SET client_min_messages = error"));
+    return pg;
+}
+
+static long long tool_number(PGconn *pg, const char *sql)
+{
+    PGresult *result = PQexec(pg, sql);
+    long long n = -1;
+
+    table_require(PQresultStatus(result) == PGRES_COMMAND_OK ||
+                      PQresultStatus(result) == PGRES_TUPLES_OK,
+                  PQerrorMessage(pg));
+    if (PQntuples(result) > 0 && !PQgetisnull(result, 0, 0))
+        n = strtoll(PQgetvalue(result, 0, 0), NULL, 10);
+    PQclear(result);
+    return n;
+}
+
+/* On a connection for this one question. */
+static long long ask(struct fixture *f, const char *sql)
+{
+    PGconn *pg = tool_open(f);
+    long long n = tool_number(pg, sql);
+
+    PQfinish(pg);
+    return n;
+}
+
+static void wait_for(struct fixture *f, const char *sql, long long number)
+{
+    PGconn *pg = tool_open(f);
+
+    for (int i = 0; tool_number(pg, sql) != number; i++) {
+        table_require(i < 6000, sql);
+        uv_sleep(5);
+    }
+    PQfinish(pg);
+}
+
+#define END_SESSIONS                                                              \
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> " \
+    "pg_backend_pid() AND application_name = 'lonelypss'"
+
+/* --- used macs that a store has fed --------------------------------------------------------- */
+
+struct fed {
+    pthread_mutex_t lock;
+    uint8_t seen[65536]; /* by the number in the code */
+    size_t count;
+    int lost;
+};
+
+struct test {
+    struct fixture f; /* first */
+    struct fed fed;
+};
+
+static void on_mac(void *arg, const struct store_mac *mac)
+{
+    struct fed *fed = arg;
+    uint32_t n;
+
+    memcpy(&n, mac->code, sizeof n);
+    pthread_mutex_lock(&fed->lock);
+    fed->seen[n % sizeof fed->seen]++;
+    fed->count++;
+    pthread_mutex_unlock(&fed->lock);
+}
+
+static void on_lost(void *arg)
+{
+    ((struct fed *)arg)->lost++;
+}
+
+static bool has_mac(struct fed *fed, uint32_t n)
+{
+    bool seen;
+
+    pthread_mutex_lock(&fed->lock);
+    seen = fed->seen[n % sizeof fed->seen] > 0;
+    pthread_mutex_unlock(&fed->lock);
+    return seen;
+}
+
+static void fed_init(struct fed *fed, struct store_conf *conf)
+{
+    pthread_mutex_init(&fed->lock, NULL);
+    conf->macs = (struct store_macs){ on_mac, on_lost, fed };
+}
+
+static bool add_mac(struct fixture *f, uint32_t n)
+{
+    struct store_mac mac = { .keep_until_s = (uint64_t)time(NULL) + 121 };
+
+    memset(mac.code, 0xa5, sizeof mac.code);
+    memcpy(mac.code, &n, sizeof n);
+    return f->ops->add_mac(f->client, &mac);
+}
+
+static enum store_status sync_macs(struct fixture *f)
+{
+    struct reply *r = mem_calloc(1, sizeof *r);
+    enum store_status status;
+
+    reply_expect(r);
+    status = f->ops->sync_macs(f->client, on_reply, r);
+    if (status == STORE_PENDING) {
+        reply_wait(f, r);
+        status = r->status;
+    }
+    mem_free(r);
+    return status;
+}
+
+static int setup(void **state)
+{
+    struct test *t = mem_calloc(1, sizeof *t);
+
+    fixture_init(&t->f, &store_postgres);
+    fed_init(&t->fed, &t->f.conf);
+    fixture_open(&t->f);
+    *state = t;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct test *t = *state;
+
+    fixture_fini(&t->f);
+    pthread_mutex_destroy(&t->fed.lock);
+    mem_free(t);
+    return 0;
+}
+
+static void reopen(struct fixture *f, uint64_t timeout_ms)
+{
+    fixture_close(f);
+    f->conf.timeout_ms = timeout_ms;
+    fixture_open(f);
+}
+
+/* --- rows of others ------------------------------------------------------------------------- */
+
+static void test_rows_of_others(void **state)
+{
+    struct test *t = *state;
+    const struct {
+        const char *sql;
+        struct store_row there, gone;
+    } steps[] = {
+        { "INSERT INTO " EXACTS " (url, exact) VALUES ('http://a/', 't')", exact("t", none),
+          exact("u", none) },
+        { "UPDATE " EXACTS " SET exact = 'u'", exact("u", none), exact("t", none) },
+        { "UPDATE " EXACTS " SET missed_url = 'http://r/1'", exact("u", rec_1), exact("t", none) },
+        { "INSERT INTO " GLOBS " (url, glob) VALUES ('http://a/', 'g*')", glob("g*", none),
+          exact("t", none) },
+        { "UPDATE " GLOBS " SET url = 'http://b/'", exact("u", rec_1), glob("g*", none) },
+        { "UPDATE " GLOBS " SET url = 'http://a/'; DELETE FROM " EXACTS, glob("g*", none),
+          exact("u", rec_1) },
+        { "INSERT INTO " EXACTS " (url, exact) VALUES ('http://a/', 'x'); TRUNCATE " GLOBS,
+          exact("x", none), glob("g*", none) },
+    };
+
+    for (size_t i = 0; i < TABLE_LEN(steps); i++) {
+        ask(&t->f, steps[i].sql);
+        assert_int_equal(do_sync(&t->f), STORE_OK);
+        assert_true(model_has(&t->f.model, &steps[i].there));
+        assert_false(model_has_key(&t->f.model, &steps[i].gone));
+    }
+}
+
+static void test_what_is_not_logged(void **state)
+{
+    struct test *t = *state;
+    struct store_row row = exact("t", rec_1);
+    long long before;
+
+    assert_int_equal(do_subscribe(&t->f, &row), STORE_OK);
+    before = ask(&t->f, "SELECT max(seq) FROM lonely_changes");
+    assert_int_equal(do_subscribe(&t->f, &row), STORE_CONFLICT);
+    assert_int_equal(do_missed_upsert(&t->f, &row, span_of("t"), 1, 10), STORE_OK);
+    ask(&t->f, "UPDATE " EXACTS " SET missed_attempts = 3, url = url, missed_url = missed_url");
+    ask(&t->f, "BEGIN; DELETE FROM " EXACTS "; ROLLBACK");
+    assert_int_equal(ask(&t->f, "SELECT count(*) FROM lonely_changes WHERE kind = 0 AND op > 0"),
+                     1);
+    assert_int_equal(ask(&t->f, "SELECT max(seq) FROM lonely_changes"), before);
+}
+
+static void test_many_at_once(void **state)
+{
+    struct test *t = *state;
+
+    ask(&t->f, "INSERT INTO " EXACTS " (url, exact) SELECT 'http://a/', i::text::bytea FROM "
+               "generate_series(1, 9000) i");
+    assert_int_equal(do_sync(&t->f), STORE_OK);
+    assert_int_equal(model_count(&t->f.model), 9000);
+    assert_int_equal(atomic_load(&t->f.model.loads), 1);
+    ask(&t->f, "DELETE FROM " EXACTS " WHERE exact <> '77'");
+    assert_int_equal(do_sync(&t->f), STORE_OK);
+    assert_int_equal(model_count(&t->f.model), 1);
+}
+
+/* Longer than the protocol can say: passed over. */
+static void test_odd_rows(void **state)
+{
+    struct test *t = *state;
+    struct store_row row = exact("t", none);
+    uint8_t etag[64], want[64];
+
+    ask(&t->f,
+        "INSERT INTO " EXACTS " (url, exact) VALUES ('http://a/', repeat('x', 70000)::bytea)");
+    ask(&t->f, "INSERT INTO " GLOBS " (url, glob, missed_url) VALUES ('http://a/', '', '')");
+    ask(&t->f, "INSERT INTO lonely_hmacs (mac, expires_at) VALUES ('x', 9e9), ('', 9e9), "
+               "(repeat('x', 16)::bytea, -1)");
+    assert_int_equal(do_subscribe(&t->f, &row), STORE_OK);
+    assert_int_equal(do_sync(&t->f), STORE_OK);
+    assert_int_equal(model_count(&t->f.model), 2);
+    model_etag(&t->f.model, url_a, want);
+    assert_int_equal(do_check(&t->f, url_a, etag), STORE_OK);
+    assert_memory_equal(etag, want, 64);
+    assert_int_equal(sync_macs(&t->f), STORE_OK);
+    assert_int_equal(t->fed.count, 0);
+    reopen(&t->f, 20000);
+    assert_int_equal(model_count(&t->f.model), 2);
+}
+
+static void test_view(void **state)
+{
+    struct test *t = *state;
+    struct store_row row = { STORE_EXACT, SPAN("http://a/\0"), SPAN("t\xff"), none };
+
+    assert_int_equal(do_subscribe(&t->f, &row), STORE_OK);
+    assert_int_equal(ask(&t->f, "SELECT count(*) FROM lonely_subscriptions WHERE kind = 'exact' "
+                                "AND url = 'http://a/\\000' AND key = 't\\377'"),
+                     1);
+}
+
+/* Nobody syncs, and the row arrives. */
+static void test_notify_wakes(void **state)
+{
+    struct test *t = *state;
+    struct store_row row = exact("woken", none);
+
+    assert_int_equal(do_sync(&t->f), STORE_OK);
+    while (ask(&t->f,
+               "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lonelypss' "
+               "AND query LIKE 'SELECT seq, mark, kind%'") == 0) { /* until the loop has looked */
+        assert_int_equal(do_sync(&t->f), STORE_OK);
+        uv_sleep(5);
+    }
+    ask(&t->f, "INSERT INTO " EXACTS " (url, exact) VALUES ('http://a/', 'woken')");
+    for (int i = 0; !model_has(&t->f.model, &row); i++) {
+        table_require(i < 6000, "news that come by themselves");
+        uv_run(&t->f.loop, UV_RUN_NOWAIT);
+        uv_sleep(5);
+    }
+}
+
+/* --- the log -------------------------------------------------------------------------------- */
+
+static void test_gaps(void **state)
+{
+    static const char *const causes[] = {
+        "DELETE FROM lonely_changes",
+        "TRUNCATE lonely_changes",
+        "UPDATE lonely_changes SET mark = mark + 1", /* another history with the same numbers */
+        "DELETE FROM lonely_changes; INSERT INTO lonely_changes (kind, op) VALUES (0, 0)",
+    };
+    struct test *t = *state;
+
+    for (size_t i = 0; i < TABLE_LEN(causes); i++) {
+        struct store_row row = exact(causes[i], none);
+        int loads = atomic_load(&t->f.model.loads);
+
+        assert_int_equal(do_subscribe(&t->f, &row), STORE_OK);
+        assert_int_equal(do_sync(&t->f), STORE_OK);
+        ask(&t->f, "SET session_replication_role = replica; DELETE FROM " EXACTS); /* not logged */
+        ask(&t->f, causes[i]);
+        assert_int_equal(do_sync(&t->f), STORE_OK);
+        assert_false(model_has_key(&t->f.model, &row));
+        assert_int_equal(atomic_load(&t->f.model.loads), loads + 1);
+    }
+}
+
+static void test_pruning(void **state)
+{
+    struct test *t = *state;
+    struct store_row row = exact("t", none);
+
+    fixture_close(&t->f);
+    ask(&t->f, "INSERT INTO lonely_changes (kind, op, at) SELECT 0, 0, 1000 FROM "
+               "generate_series(1, 3500)");
+    ask(&t->f, "UPDATE lonely_changes SET at = 1000");
+    ask(&t->f, "INSERT INTO lonely_hmacs (mac, expires_at) SELECT repeat('x', 16)::bytea, "
+               "CASE WHEN i % 5000 = 0 THEN 9000000000 ELSE 1000 END FROM "
+               "generate_series(1, 25000) i");
+    fixture_open(&t->f);
+    wait_for(&t->f, "SELECT count(*) FROM lonely_changes", 1); /* never the newest */
+    wait_for(&t->f, "SELECT count(*) FROM lonely_hmacs", 5);
+    assert_int_equal(do_subscribe(&t->f, &row), STORE_OK);
+    assert_int_equal(do_sync(&t->f), STORE_OK);
+    assert_true(model_has(&t->f.model, &row));
+}
+
+/* --- trouble -------------------------------------------------------------------------------- */
+
+/* All sessions end; what is asked then is done with new ones. */
+static void test_ended_sessions(void **state)
+{
+    struct test *t = *state;
+    uint8_t etag[64];
+
+    for (int i = 0; i < 5; i++) {
+        char key[12];
+        struct store_row row;
+
+        snprintf(key, sizeof key, "%d", i);
+        row = exact(key, none);
+        assert_true(ask(&t->f, END_SESSIONS) >= 3);
+        assert_int_equal(do_sync(&t->f), STORE_OK);
+        assert_int_equal(do_subscribe(&t->f, &row), STORE_OK);
+        assert_int_equal(do_check(&t->f, url_a, etag), STORE_OK);
+        assert_int_equal(do_sync(&t->f), STORE_OK);
+        assert_true(model_has(&t->f.model, &row));
+    }
+}
+
+static void test_lock_held(void **state)
+{
+    struct test *t = *state;
+    struct store_row row = exact("t", none);
+    PGconn *pg = tool_open(&t->f);
+    uint64_t since;
+
+    reopen(&t->f, 1000);
+    tool_number(pg, "BEGIN; LOCK TABLE lonely_change_order IN EXCLUSIVE MODE");
+    since = uv_hrtime();
+    assert_int_equal(do_subscribe(&t->f, &row), STORE_UNAVAILABLE);
+    assert_in_range((uv_hrtime() - since) / 1000000, 500, 5000);
+    assert_int_equal(do_sync(&t->f), STORE_OK); /* reading waits for nobody */
+    tool_number(pg, "COMMIT");
+    PQfinish(pg);
+    reopen(&t->f, 20000);
+    assert_false(model_has_key(&t->f.model, &row)); /* it was not done later */
+    assert_int_equal(do_subscribe(&t->f, &row), STORE_OK);
+}
+
+static void test_dropped_tables(void **state)
+{
+    static const char *const causes[] = { "DROP TABLE lonely_changes CASCADE",
+                                          "DROP TABLE " EXACTS " CASCADE",
+                                          "DROP TABLE lonely_hmacs, lonely_change_order CASCADE",
+                                          "DROP TRIGGER lonely_exacts_inserted ON " EXACTS };
+    struct test *t = *state;
+
+    for (size_t i = 0; i < TABLE_LEN(causes); i++) {
+        struct store_row row = exact(causes[i], none);
+        int tries = 0;
+
+        ask(&t->f, causes[i]);
+        ask(&t->f, END_SESSIONS); /* else a missing trigger is not looked for */
+        while (do_subscribe(&t->f, &row) != STORE_OK || do_sync(&t->f) != STORE_OK ||
+               sync_macs(&t->f) != STORE_OK) {
+            table_require(tries++ < 1000, causes[i]);
+            (void)do_unsubscribe(&t->f, &row);
+            uv_sleep(5);
+        }
+        assert_true(model_has(&t->f.model, &row));
+    }
+}
+
+/* A statement that fails harms no other one of its commit. */
+static void test_failing_trigger(void **state)
+{
+    struct test *t = *state;
+    struct reply *replies = mem_calloc(20, sizeof *replies);
+
+    ask(&t->f, "CREATE FUNCTION mean() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.exact = "
+               "'7' THEN RAISE 'no'; END IF; RETURN NEW; END $$; CREATE TRIGGER mean BEFORE INSERT "
+               "ON " EXACTS " FOR EACH ROW EXECUTE FUNCTION mean()");
+    for (int i = 0; i < 20; i++) {
+        char key[12];
+        struct store_row row;
+
+        snprintf(key, sizeof key, "%d", i);
+        row = exact(key, none);
+        reply_expect(&replies[i]);
+        t->f.ops->subscribe(t->f.client, &row, on_reply, &replies[i]);
+    }
+    for (int i = 0; i < 20; i++) {
+        reply_wait(&t->f, &replies[i]);
+        assert_int_equal(replies[i].status, i == 7 ? STORE_UNAVAILABLE : STORE_OK);
+    }
+    mem_free(replies);
+}
+
+static void test_refused(void **state)
+{
+    struct test *t = *state;
+    static char unreachable[] = "postgresql://u:hush@127.0.0.1:1/d";
+    static char nonsense[] = "postgresql://u:hu%zzsh@h/d";
+    static const struct {
+        char *url; /* NULL: that of the fixture */
+        const char *word;
+    } cases[] = { { unreachable, "127.0.0.1" }, { nonsense, "libpq" }, { NULL, "later version" } };
+
+    fixture_close(&t->f);
+    ask(&t->f, "UPDATE lonely_schema SET version = 2");
+    for (size_t i = 0; i < TABLE_LEN(cases); i++) {
+        struct store_conf conf = t->f.conf;
+        struct store_feed feed = model_feed(&t->f.model);
+        char *urls[1] = { cases[i].url == NULL ? t->f.url : cases[i].url };
+        char error[256] = "";
+        struct store *store;
+
+        conf.urls = urls;
+        assert_false(t->f.ops->open(&conf, &feed, &store, error));
+        assert_null(store);
+        assert_non_null(strstr(error, cases[i].word));
+        assert_null(strstr(error, "hu"));
+        assert_null(strchr(error, '\n'));
+    }
+    ask(&t->f, "UPDATE lonely_schema SET version = 1");
+    fixture_open(&t->f);
+}
+
+/* --- used macs ------------------------------------------------------------------------------ */
+
+static void test_macs_of_others(void **state)
+{
+    struct test *t = *state;
+    struct test *other = mem_calloc(1, sizeof *other);
+    uint32_t n = 0;
+
+    fixture_init(&other->f, t->f.ops);
+    fixture_share(&other->f, &t->f);
+    fed_init(&other->fed, &other->f.conf);
+    fixture_open(&other->f);
+    assert_int_equal(other->fed.lost, 0);
+    assert_int_equal(ask(&t->f, "SELECT count(*) FROM lonely_processes"), 2);
+    for (int size = 1; size <= 5000; size *= 10) {
+        uint32_t first = n;
+
+        for (int i = 0; i < size; i++)
+            assert_true(add_mac(&t->f, n++));
+        wait_for(&t->f, "SELECT count(*) FROM lonely_hmacs", n);
+        assert_int_equal(sync_macs(&other->f), STORE_OK);
+        for (uint32_t i = first; i < n; i++)
+            assert_true(has_mac(&other->fed, i));
+    }
+    assert_true(add_mac(&other->f, 60000));
+    wait_for(&t->f, "SELECT count(*) FROM lonely_hmacs", n + 1);
+    assert_int_equal(sync_macs(&t->f), STORE_OK);
+    assert_true(has_mac(&t->fed, 60000));
+    fixture_fini(&other->f);
+    pthread_mutex_destroy(&other->fed.lock);
+    mem_free(other);
+}
+
+static void test_macs_restart(void **state)
+{
+    struct test *t = *state;
+
+    for (uint32_t n = 0; n < 10000; n++)
+        assert_true(add_mac(&t->f, n));
+    fixture_close(&t->f); /* writes them */
+    assert_int_equal(ask(&t->f, "SELECT count(*) FROM lonely_hmacs"), 10000);
+    assert_int_equal(ask(&t->f, "SELECT count(*) FROM lonely_processes"), 0);
+    fixture_open(&t->f);
+    assert_int_equal(t->fed.lost, 0);
+    for (uint32_t n = 0; n < 10000; n++)
+        assert_true(has_mac(&t->fed, n));
+}
+
+static void test_marks(void **state)
+{
+    static const struct {
+        const char *sql;
+        int lost;
+    } cases[] = {
+        { "INSERT INTO lonely_processes VALUES (1, 'other-machine:1:1', "
+          "extract(epoch FROM now()))",
+          0 },
+        { "UPDATE lonely_processes SET at = at - 100", 1 },
+        { "INSERT INTO lonely_processes VALUES (1, 'nonsense', 0)", 1 },
+    };
+    struct test *t = *state;
+
+    for (size_t i = 0; i < TABLE_LEN(cases); i++) {
+        fixture_close(&t->f);
+        ask(&t->f, cases[i].sql);
+        t->fed.lost = 0;
+        fixture_open(&t->f);
+        assert_int_equal(t->fed.lost, cases[i].lost);
+    }
+}
+
+static void test_killed(void **state)
+{
+    struct test *t = *state;
+    int status;
+    pid_t pid;
+
+    fixture_close(&t->f);
+    pid = fork();
+    table_require(pid >= 0, "fork");
+    if (pid == 0) {
+        fixture_open(&t->f);
+        add_mac(&t->f, 7);
+        raise(SIGKILL);
+    }
+    table_require(waitpid(pid, &status, 0) == pid, "waitpid");
+    fixture_open(&t->f);
+    assert_int_equal(t->fed.lost, 1);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_rows_of_others), TEST(test_what_is_not_logged),
+        TEST(test_many_at_once),   TEST(test_odd_rows),
+        TEST(test_view),           TEST(test_notify_wakes),
+        TEST(test_gaps),           TEST(test_pruning),
+        TEST(test_ended_sessions), TEST(test_lock_held),
+        TEST(test_dropped_tables), TEST(test_failing_trigger),
+        TEST(test_refused),        TEST(test_macs_of_others),
+        TEST(test_macs_restart),   TEST(test_marks),
+        TEST(test_killed),
+    };
+
+    return cmocka_run_group_tests_name("store_postgres", tests, NULL, NULL);
+}
