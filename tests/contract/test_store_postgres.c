@@ -393,10 +393,12 @@ static void test_lock_held(void **state)
 
 static void test_dropped_tables(void **state)
 {
-    static const char *const causes[] = { "DROP TABLE lonely_changes CASCADE",
-                                          "DROP TABLE " EXACTS " CASCADE",
-                                          "DROP TABLE lonely_hmacs, lonely_change_order CASCADE",
-                                          "DROP TRIGGER lonely_exacts_inserted ON " EXACTS };
+    static const char *const causes[] = {
+        "DROP TABLE lonely_changes CASCADE",
+        "DROP TABLE httppubsub_subscription_exacts CASCADE",
+        "DROP TABLE lonely_hmacs, lonely_change_order CASCADE",
+        "DROP TRIGGER lonely_exacts_inserted ON httppubsub_subscription_exacts",
+    };
     struct test *t = *state;
 
     for (size_t i = 0; i < TABLE_LEN(causes); i++) {
