@@ -38,6 +38,7 @@ struct tinyproto_sync {
     bool is_late;
     bool is_ready;
     bool is_sent;
+    bool in_transmit;
     struct tinyproto_cause sent;
     tinyproto_sync_data_fn *data; /* NULL: the next message is received whole */
     void *data_arg;
@@ -53,9 +54,11 @@ static struct tinyproto_sync *of_conn(const struct tinyproto_conn *conn)
     return tinyproto_conn_arg(conn);
 }
 
+/* Between calls nothing is read, so that a message begins in the call that wants it. */
 static void on_pre_loop(struct tinyproto_conn *conn)
 {
     of_conn(conn)->is_ready = true;
+    tinyproto_conn_pause(conn);
 }
 
 static enum tinyproto_delivery on_begin(struct tinyproto_conn *conn, size_t size)
@@ -79,6 +82,7 @@ static void on_data(struct tinyproto_conn *conn, const uint8_t *ptr, size_t len)
 static void on_end(struct tinyproto_conn *conn)
 {
     of_conn(conn)->is_complete = true;
+    tinyproto_conn_pause(conn);
 }
 
 static void end_with(struct tinyproto_sync *s, enum tinyproto_error err)
@@ -103,6 +107,8 @@ static void on_message(struct tinyproto_conn *conn, struct tinyproto_message *me
     k->len = message->len;
     s->kept_bytes += message->len < KEPT_MAX_BYTES ? message->len : KEPT_MAX_BYTES;
     list_push_back(&s->kept, &k->node);
+    if (!s->in_transmit)
+        tinyproto_conn_pause(conn);
 }
 
 static void on_shutdown(struct tinyproto_client *client, struct tinyproto_conn *conn,
@@ -149,9 +155,13 @@ static void wait_for(struct tinyproto_sync *s, bool (*is_done)(const struct tiny
     uv_update_time(&s->loop);
     if (timeout_ms >= 0)
         (void)uv_timer_start(&s->timer, on_timer, (uint64_t)timeout_ms, 0);
+    if (s->conn != NULL)
+        tinyproto_conn_resume(s->conn);
     while (!is_done(s) && s->conn != NULL && !s->is_late)
         (void)uv_run(&s->loop, UV_RUN_ONCE);
     (void)uv_timer_stop(&s->timer);
+    if (s->conn != NULL)
+        tinyproto_conn_pause(s->conn);
 }
 
 static bool is_never_done(const struct tinyproto_sync *s)
@@ -333,7 +343,9 @@ static enum tinyproto_error finish_transmit(struct tinyproto_sync *s, enum tinyp
     if (err != TINYPROTO_OK)
         return tell(why, err, 0);
     s->is_sent = false;
+    s->in_transmit = true;
     wait_for(s, is_sent, timeout_ms);
+    s->in_transmit = false;
     if (s->is_sent)
         return tell(why, s->sent.err, s->sent.system);
     if (s->conn == NULL)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# test_man.sh INCLUDE-DIR MAN-DIR [MANDOC]: every error is in lonelypsp(7), and of each header that
-# lonelypsp(3) shows, every function; mandoc has no warning. Prints TAP.
+# test_man.sh INCLUDE-DIR MAN-DIR [MANDOC]: every error of a library is in its page of errors, and of
+# each header that its page in section 3 shows, every function; mandoc has no warning. Prints TAP.
 include=$1
 man=$2
 mandoc=$3
@@ -13,21 +13,26 @@ report() { # status, name, what is wrong
     echo "ok $n - $*"
 }
 
-errors=$(grep -o 'X(LONELY_[A-Z0-9_]*' "$include/lonely/error.h" | sed 's/X(//')
-missing=$(for e in $errors; do grep -qx ".It Dv $e" "$man/lonelypsp.7" || echo "$e"; done)
-[ -n "$errors" ] && [ -z "$missing" ]
-report $? "every error is in lonelypsp(7)" $missing
+check_library() { # folder of headers, prefix of macros, page of functions, page of errors
+    errors=$(grep -o "X($2_[A-Z0-9_]*" "$include/$1/error.h" | sed 's/X(//')
+    missing=$(for e in $errors; do grep -qx ".It Dv $e" "$man/$4" || echo "$e"; done)
+    [ -n "$errors" ] && [ -z "$missing" ]
+    report $? "every error is in $4" $missing
 
-for header in $(sed -n 's/^\.In //p' "$man/lonelypsp.3"); do
-    functions=$(tr '\n' ' ' <"$include/$header" | grep -o 'LONELY_API [^;{]*;' |
-        sed 's/(.*//; s/.*[ *]//')
-    missing=$(for f in $functions; do
-        { grep -qE "^\.Nm $f( ,)?\$" "$man/lonelypsp.3" &&
-            grep -qE "^\.F[no] $f( |\$)" "$man/lonelypsp.3"; } || echo "$f"
-    done)
-    [ -z "$missing" ]
-    report $? "every function of $header is in lonelypsp(3)" $missing
-done
+    for header in $(sed -n 's/^\.In //p' "$man/$3"); do
+        functions=$(tr '\n' ' ' <"$include/$header" | grep -o "$2_API [^;{]*;" |
+            sed 's/(.*//; s/.*[ *]//')
+        missing=$(for f in $functions; do
+            { grep -qE "^\.Nm $f( ,)?\$" "$man/$3" &&
+                grep -qE "^\.F[no] $f( |\$)" "$man/$3"; } || echo "$f"
+        done)
+        [ -z "$missing" ]
+        report $? "every function of $header is in $3" $missing
+    done
+}
+
+check_library lonely LONELY lonelypsp.3 lonelypsp.7
+check_library tinyproto TINYPROTO tinyproto.3 tinyproto.3
 
 for page in "$man"/*.[1-9]; do
     if [ -n "$mandoc" ]; then
