@@ -1,10 +1,11 @@
 /*
- * The payload of a transmission from a descriptor: read in the thread pool, one piece ahead of the
- * socket. outgoing.c takes the pieces.
+ * The payload of a transmission from a descriptor: read one piece ahead of the socket; on the loop
+ * what a file has in memory, in the thread pool what has to be waited for. outgoing.c takes the pieces.
  */
 #include <errno.h>
 #include <poll.h>
 #include <stdatomic.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "conn_private.h"
@@ -102,6 +103,17 @@ static void on_work(uv_work_t *work)
 
 static void fill(struct source *s);
 
+/* The piece being filled has its bytes. */
+static void filled(struct source *s, size_t len)
+{
+    s->pieces[s->filling].at = 0;
+    s->pieces[s->filling].len = len;
+    s->filling ^= 1;
+    s->left -= len;
+    if (s->offset >= 0)
+        s->offset += (int64_t)len;
+}
+
 static void on_worked(uv_work_t *work, int status)
 {
     struct source *s = work->data;
@@ -121,31 +133,45 @@ static void on_worked(uv_work_t *work, int status)
         conn_end(c, TINYPROTO_E_SOURCE, 0);
         return;
     }
-    s->pieces[s->filling].at = 0;
-    s->pieces[s->filling].len = (size_t)s->result;
-    s->filling ^= 1;
-    s->left -= (uint64_t)s->result;
-    if (s->offset >= 0)
-        s->offset += s->result;
+    filled(s, (size_t)s->result);
     fill(s);
     conn_service(c, false);
 }
 
-/* Reads the next piece, if there is one and room for it. */
+/* From memory, without waiting for a disk: spares two trips between threads a piece. */
+static bool fill_cached(struct source *s, struct piece *p)
+{
+    struct iovec iov = { .iov_base = p->ptr,
+                         .iov_len = s->left < PIECE_BYTES ? (size_t)s->left : PIECE_BYTES };
+    ssize_t n = s->offset >= 0 ? preadv2(s->fd, &iov, 1, s->offset, RWF_NOWAIT) : -1;
+
+    if (n <= 0)
+        return false; /* also the end and errors: the pool tells them */
+    filled(s, (size_t)n);
+    return true;
+}
+
+/* Reads the next pieces, if there are any and room for them. */
 static void fill(struct source *s)
 {
-    struct piece *p = &s->pieces[s->filling];
+    struct tinyproto_conn *c = s->conn;
 
-    if (s->is_reading || s->left == 0 || p->at < p->len || !conn_is_alive(s->conn))
-        return;
-    if (p->ptr == NULL)
-        p->ptr = mem_try_alloc(s->left < PIECE_BYTES ? (size_t)s->left : PIECE_BYTES);
-    if (p->ptr == NULL || uv_queue_work(s->conn->owner->loop, &s->work, on_work, on_worked) != 0) {
-        conn_end(s->conn, TINYPROTO_E_MEMORY, 0);
-        return;
+    while (!s->is_reading && s->left > 0 && conn_is_alive(c)) {
+        struct piece *p = &s->pieces[s->filling];
+
+        if (p->at < p->len)
+            return;
+        if (p->ptr == NULL)
+            p->ptr = mem_try_alloc(s->left < PIECE_BYTES ? (size_t)s->left : PIECE_BYTES);
+        if (p->ptr != NULL && fill_cached(s, p))
+            continue;
+        if (p->ptr == NULL || uv_queue_work(c->owner->loop, &s->work, on_work, on_worked) != 0) {
+            conn_end(c, TINYPROTO_E_MEMORY, 0);
+            return;
+        }
+        s->is_reading = true;
+        c->pending++;
     }
-    s->is_reading = true;
-    s->conn->pending++;
 }
 
 void source_start(struct source *s)

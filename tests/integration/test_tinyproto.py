@@ -355,6 +355,18 @@ def test_commands_of_the_echo_server(start):
     assert server.wait() == 0
 
 
+def test_the_readme_example():
+    server = Program([BUILD / "examples/readme-server", "--listen", "127.0.0.1:0"])
+    wait_until(lambda: server.out, "the ready line")
+    client = [BUILD / "examples/readme-client", "--connect", server.out[0].removeprefix("ready tcp ")]
+    for lines, answers in [("one\ntwo\nQUIT\nthree\n", ["one", "two"]), ("end", ["end"]),
+                           ("SRVQUIT\n", [])]:
+        result = subprocess.run(client, input=lines, timeout=PATIENCE, capture_output=True, text=True)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout.splitlines() == [f"Response from server: Echo back: {a}" for a in answers]
+    assert server.wait() == 0
+
+
 def test_arguments():
     for program in ["echo-server", "echo-client", "chat-server", "chat-client"]:
         for args, code in [(["--help"], 0), (["--version"], 0), ([], 2), (["--wrong"], 2),
