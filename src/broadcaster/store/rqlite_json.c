@@ -163,27 +163,39 @@ static bool decode(const char *hex, size_t len, uint8_t *to)
     return true;
 }
 
-unsigned rqlite_text_read(struct rqlite_text *t, json_t *row, size_t first, size_t n,
-                          struct lonely_span out[RQLITE_SPANS_MAX])
+unsigned rqlite_text_decode(struct rqlite_text *t, const struct rqlite_digits *digits, size_t n,
+                            struct lonely_span out[RQLITE_SPANS_MAX])
 {
     unsigned present = 0;
     size_t need = 0;
     uint8_t *to;
 
     for (size_t i = 0; i < n; i++)
-        need += json_string_length(json_array_get(row, first + i)) / 2;
+        need += digits[i].len / 2;
     buf_clear(&t->bytes);
     to = buf_reserve(&t->bytes, need + 1);
     for (size_t i = 0; i < n; i++) {
-        json_t *value = json_array_get(row, first + i);
-        size_t len = json_string_length(value) / 2;
+        size_t len = digits[i].len / 2;
 
         out[i] = (struct lonely_span){ 0 };
-        if (to == NULL || !json_is_string(value) || !decode(json_string_value(value), len, to))
+        if (to == NULL || digits[i].ptr == NULL || !decode(digits[i].ptr, len, to))
             continue;
         out[i] = (struct lonely_span){ to, len };
         present |= 1u << i;
         to += len;
     }
     return present;
+}
+
+unsigned rqlite_text_read(struct rqlite_text *t, json_t *row, size_t first, size_t n,
+                          struct lonely_span out[RQLITE_SPANS_MAX])
+{
+    struct rqlite_digits digits[RQLITE_SPANS_MAX] = { { 0 } };
+
+    for (size_t i = 0; i < n; i++) {
+        json_t *value = json_array_get(row, first + i);
+
+        digits[i] = (struct rqlite_digits){ json_string_value(value), json_string_length(value) };
+    }
+    return rqlite_text_decode(t, digits, n, out);
 }
