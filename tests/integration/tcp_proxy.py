@@ -13,7 +13,8 @@ class Proxy:
     mode: PASS; HOLE: nothing goes through in either direction, and nothing is closed; CUT: connections
     are closed at once. delay: seconds that each piece waits. `lose_replies`: so many requests whose
     bytes hold `marker` are passed on, and their connections closed instead of the reply. `hold`: such
-    requests wait for `release`, and go on then even when the client has left.
+    requests wait for `release`, and go on then even when the client has left; `answered` tells that
+    one of them was.
     """
 
     def __init__(self, port, marker=b""):
@@ -22,7 +23,7 @@ class Proxy:
         self.mode, self.delay = PASS, 0
         self.lose_replies, self.lost = 0, 0
         self.hold, self.held = False, threading.Event()
-        self.release = threading.Event()
+        self.release, self.answered = threading.Event(), threading.Event()
         self.lock = threading.Lock()
         self.changed = threading.Condition(self.lock)
         self.stopping = threading.Event()
@@ -128,6 +129,8 @@ class Proxy:
                     self._judge(data, state)
                 if not self._wait():
                     break
+                if not is_request and state["held"]:
+                    self.answered.set()
                 if not is_request and state["lose"]:
                     self.lost += 1
                     break
