@@ -1,11 +1,7 @@
 /*
- * Every broadcaster scenario of http.jsonl, and the calls of the sweep, against the daemon's own code: a
- * broadcaster with the clock of the vectors and their randomness, on a SQLite file of its own. What it
- * posts goes to a scripted subscriber instead of the network, its websocket clients only count.
+ * Every broadcaster scenario of http.jsonl, and the calls of the sweep, against the daemon's own code
+ * (scenario.h): answers, what is stored, what is posted and what websocket clients are given.
  * (tests/vectors/README.md)
- *
- * Linked with --wrap: outbox_add is the subscriber, worker_random and gate_create hand out the identifiers
- * and nonces that the vectors show, gate_asks and gate_check make authorization unavailable where a scenario says so.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,610 +11,21 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
-#include <sqlite3.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <lonely/etag.h>
 #include <lonely/stateless.h>
 
-#include "base64.h"
-#include "broadcaster.h"
-#include "forwarding.h"
-#include "mem.h"
-#include "outbox.h"
-#include "receivers.h"
-#include "secrets.h"
+#include "scenario.h"
 #include "tables.h"
-#include "vectors.h"
-#include "worker.h"
 
 /* As many as there are: none is skipped unseen. */
 enum { SCENARIOS = 22, STEPS = 276, MISSED_CALLS = 9 };
 
 static size_t steps_run;
-
-/* ---- The clock ---- */
-
-static double now_s;
-
-static int64_t wall_ns(void *arg)
-{
-    (void)arg;
-    return (int64_t)(now_s * 1e9);
-}
-
-static uint64_t mono_ms(void *arg)
-{
-    (void)arg;
-    return clock_mono_ms(&clock_system);
-}
-
-static uint64_t mono_ns(void *arg)
-{
-    (void)arg;
-    return clock_mono_ns(&clock_system);
-}
-
-static const struct clock fixed_clock = { wall_ns, mono_ms, mono_ns, NULL };
-
-/* ---- What is scripted of the present step ----
- * Written between requests, while the worker has nothing to do, and read by it during them. */
-
-enum { DRAWS_MAX = 8, CALLS_MAX = 8 };
-
-static struct {
-    json_t *calls; /* an array, or NULL */
-    bool made[CALLS_MAX];
-    size_t unplanned, wrong;
-    char what[256];                    /* about the first of these */
-    uint8_t identifiers[DRAWS_MAX][8]; /* to be drawn */
-    uint8_t nonces[DRAWS_MAX][4];
-    size_t n_identifiers, n_nonces, identifiers_drawn, nonces_drawn;
-    bool unavailable_to_broadcaster, unavailable_to_subscriber;
-    json_t *missed;  /* the call of a sweep, or NULL */
-    uv_sem_t called; /* it was made */
-} script;
-
-static void script_reset(void)
-{
-    script.calls = NULL;
-    memset(script.made, 0, sizeof(script.made));
-    script.unplanned = script.wrong = 0;
-    script.n_identifiers = script.n_nonces = 0;
-    script.identifiers_drawn = script.nonces_drawn = 0;
-}
-
-static void complain(size_t *count, const char *what, const char *about)
-{
-    if (script.wrong + script.unplanned == 0)
-        snprintf(script.what, sizeof(script.what), "%s: %s", what, about);
-    ++*count;
-}
-
-/* ---- Randomness ---- */
-
-void __wrap_worker_random(struct worker *w, uint8_t *to, size_t len);
-void __wrap_worker_random(struct worker *w, uint8_t *to, size_t len)
-{
-    (void)w;
-    memset(to, 0, len);
-    if (len == 8 && script.identifiers_drawn < script.n_identifiers)
-        memcpy(to, script.identifiers[script.identifiers_drawn++], len);
-    else if (len == 4 && script.nonces_drawn < script.n_nonces)
-        memcpy(to, script.nonces[script.nonces_drawn++], len);
-}
-
-static void draw(void *arg, uint8_t *to, size_t len)
-{
-    __wrap_worker_random(arg, to, len);
-}
-
-/* Nonces are drawn within worker.c, where worker_random cannot be replaced. */
-struct gate *__real_gate_create(const struct gate_conf *conf);
-struct gate *__wrap_gate_create(const struct gate_conf *conf);
-struct gate *__wrap_gate_create(const struct gate_conf *conf)
-{
-    struct gate_conf scripted = *conf;
-
-    scripted.random = draw;
-    return __real_gate_create(&scripted);
-}
-
-/* The next nonce is that of `authorization`; under other schemes none is drawn. */
-static void plan_nonce(const char *authorization)
-{
-    const char *nonce;
-
-    if (authorization == NULL || strncmp(authorization, "X-HMAC ", 7) != 0)
-        return;
-    nonce = strchr(authorization, ':') + 1;
-    assert_true(script.n_nonces < DRAWS_MAX);
-    assert_int_equal(
-        base64_decode_lenient((struct lonely_span){ (const uint8_t *)nonce, strcspn(nonce, ":") },
-                              script.nonces[script.n_nonces++], 4),
-        4);
-}
-
-static const char *text_of(const json_t *object, const char *key)
-{
-    return object != NULL ? json_string_value(json_object_get(object, key)) : NULL;
-}
-
-/* ---- Authorization that cannot be checked ---- */
-
-static bool is_unavailable(bool as_subscriber)
-{
-    return as_subscriber ? script.unavailable_to_subscriber : script.unavailable_to_broadcaster;
-}
-
-bool __real_gate_asks(struct gate *g, bool as_subscriber);
-bool __wrap_gate_asks(struct gate *g, bool as_subscriber);
-bool __wrap_gate_asks(struct gate *g, bool as_subscriber)
-{
-    return is_unavailable(as_subscriber) || __real_gate_asks(g, as_subscriber);
-}
-
-enum lonely_auth_result __real_gate_check(struct gate *g, const struct lonely_auth_input *in,
-                                          const struct lonely_span *authorization,
-                                          struct gate_wait **wait, gate_done_fn *done, void *arg);
-enum lonely_auth_result __wrap_gate_check(struct gate *g, const struct lonely_auth_input *in,
-                                          const struct lonely_span *authorization,
-                                          struct gate_wait **wait, gate_done_fn *done, void *arg);
-enum lonely_auth_result __wrap_gate_check(struct gate *g, const struct lonely_auth_input *in,
-                                          const struct lonely_span *authorization,
-                                          struct gate_wait **wait, gate_done_fn *done, void *arg)
-{
-    *wait = NULL;
-    if (is_unavailable(in->op == LONELY_AUTH_RECEIVE || in->op == LONELY_AUTH_MISSED))
-        return LONELY_AUTH_UNAVAILABLE;
-    return __real_gate_check(g, in, authorization, wait, done, arg);
-}
-
-/* ---- The store that is down ---- */
-
-struct later {
-    uv_timer_t timer;
-    void (*run)(struct later *l);
-    store_done_fn *done;
-    store_etag_fn *etag;
-    void *arg;
-    struct outbox_post *post;
-    struct vec_bytes reply;
-    int http_status;
-};
-
-static uv_loop_t *worker_loop;
-
-static void on_later_closed(uv_handle_t *handle)
-{
-    mem_free(handle->data);
-}
-
-static void on_later(uv_timer_t *timer)
-{
-    struct later *l = timer->data;
-
-    l->run(l);
-    uv_close((uv_handle_t *)timer, on_later_closed);
-}
-
-/* Runs in a turn of its own, as the contracts promise. */
-static struct later *later(void (*run)(struct later *l))
-{
-    struct later *l = mem_calloc(1, sizeof(*l));
-
-    l->run = run;
-    uv_timer_init(worker_loop, &l->timer);
-    l->timer.data = l;
-    uv_timer_start(&l->timer, on_later, 0, 0);
-    return l;
-}
-
-static void say_unavailable(struct later *l)
-{
-    if (l->etag != NULL)
-        l->etag(l->arg, STORE_UNAVAILABLE, NULL);
-    else
-        l->done(l->arg, STORE_UNAVAILABLE);
-}
-
-static enum store_status down_sync(struct store_client *c, store_done_fn *done, void *arg)
-{
-    (void)c, (void)done, (void)arg;
-    return STORE_UNAVAILABLE;
-}
-
-static void down_write(struct store_client *c, const struct store_row *row, store_done_fn *done,
-                       void *arg)
-{
-    struct later *l = later(say_unavailable);
-
-    (void)c, (void)row;
-    l->done = done;
-    l->arg = arg;
-}
-
-static void down_set(struct store_client *c, struct lonely_span url, const struct store_list *list,
-                     store_done_fn *done, void *arg)
-{
-    (void)url, (void)list;
-    down_write(c, NULL, done, arg);
-}
-
-static void down_check(struct store_client *c, struct lonely_span url, store_etag_fn *done,
-                       void *arg)
-{
-    struct later *l = later(say_unavailable);
-
-    (void)c, (void)url;
-    l->etag = done;
-    l->arg = arg;
-}
-
-/* ---- The scripted subscriber ---- */
-
-static void reply_to_post(struct later *l)
-{
-    const struct http_reply reply = {
-        .status = l->reply.ptr != NULL ? HTTP_CALL_REPLIED : HTTP_CALL_CONNECT,
-        .http_status = l->http_status,
-        .body = { l->reply.ptr, l->reply.len },
-        .detail = "scripted",
-    };
-    struct vec_bytes bytes = l->reply;
-
-    l->post->ops->done(l->post, &reply);
-    if (bytes.ptr != NULL)
-        vec_bytes_free(&bytes);
-}
-
-/* The whole body that is posted, on the heap. */
-static struct lonely_span body_of(const struct http_call_request *request)
-{
-    uint64_t rest = request->source != NULL ? request->source->size : 0;
-    uint8_t *body = mem_alloc(request->prefix.len + rest);
-    size_t at = request->prefix.len;
-
-    memcpy(body, request->prefix.ptr, at);
-    while (at < request->prefix.len + rest) {
-        ptrdiff_t n = request->source->read(request->source->arg, at - request->prefix.len,
-                                            body + at, request->prefix.len + rest - at);
-        table_require(n > 0, "a body in memory");
-        at += (size_t)n;
-    }
-    return (struct lonely_span){ body, at };
-}
-
-/* Are they these, but for Content-Length, which is libcurl's? */
-static bool headers_are(const struct http_call_request *request, json_t *headers)
-{
-    size_t found = 0, expected = json_object_size(headers) -
-                                 (json_object_get(headers, "Content-Length") != NULL ? 1 : 0);
-    const char *name;
-    json_t *value;
-
-    json_object_foreach(headers, name, value)
-    {
-        char line[512];
-
-        snprintf(line, sizeof(line), "%s: %s", name, json_string_value(value));
-        for (size_t i = 0; i < request->header_count; i++)
-            found += strcmp(request->headers[i], line) == 0;
-    }
-    return found == expected && request->header_count == expected;
-}
-
-/* The planned call to that url which has not been made. */
-static json_t *planned_call(const char *url)
-{
-    for (size_t i = 0; i < json_array_size(script.calls); i++) {
-        json_t *call = json_array_get(script.calls, i);
-
-        if (!script.made[i] && strcmp(vec_str(call, "url"), url) == 0) {
-            script.made[i] = true;
-            return call;
-        }
-    }
-    return NULL;
-}
-
-/* Identifiers were drawn in the order of the calls; when another url got this one, the reply echoes it. */
-static void echo(struct vec_bytes *reply, json_t *call, struct lonely_span body)
-{
-    struct vec_bytes planned = vec_get_bytes(vec_get(call, "decoded"), "identifier_hex");
-    struct lonely_stateless fields;
-
-    if (lonely_stateless_parse(LONELY_STATELESS_RECEIVE, body, &fields).err != LONELY_OK ||
-        fields.identifier.len != planned.len)
-        complain(&script.wrong, "identifier", vec_str(call, "url"));
-    else
-        for (size_t i = 0; i + planned.len <= reply->len; i++)
-            if (memcmp(reply->ptr + i, planned.ptr, planned.len) == 0)
-                memcpy(reply->ptr + i, fields.identifier.ptr, planned.len);
-    vec_bytes_free(&planned);
-}
-
-static bool body_is(json_t *call, struct lonely_span body)
-{
-    struct vec_bytes wanted = vec_get_bytes(call, "body_hex");
-    struct vec_bytes own = vec_get_bytes(call, "body_hex");
-    struct lonely_stateless a = { 0 }, b = { 0 };
-    bool same;
-
-    /* The same but for the identifier. */
-    same = wanted.len == body.len &&
-           lonely_stateless_parse(LONELY_STATELESS_RECEIVE, vec_span(&own), &a).err == LONELY_OK &&
-           lonely_stateless_parse(LONELY_STATELESS_RECEIVE, body, &b).err == LONELY_OK &&
-           a.identifier.len == b.identifier.len;
-    if (same) {
-        memcpy(own.ptr + (a.identifier.ptr - own.ptr), b.identifier.ptr, b.identifier.len);
-        same = memcmp(own.ptr, body.ptr, body.len) == 0;
-    }
-    vec_bytes_free(&wanted);
-    vec_bytes_free(&own);
-    return same;
-}
-
-static void check_missed(const char *url, const struct http_call_request *request,
-                         struct lonely_span body)
-{
-    struct vec_bytes wanted = vec_get_bytes(script.missed, "body_hex");
-
-    if (strcmp(url, vec_str(script.missed, "recovery")) != 0)
-        complain(&script.wrong, "recovery", url);
-    if (!headers_are(request, vec_get(script.missed, "headers")))
-        complain(&script.wrong, "headers", url);
-    if (wanted.len != body.len || memcmp(wanted.ptr, body.ptr, body.len) != 0)
-        complain(&script.wrong, "body", url);
-    vec_bytes_free(&wanted);
-    uv_sem_post(&script.called);
-}
-
-void __wrap_outbox_add(struct outbox *outbox, struct outbox_post *post);
-void __wrap_outbox_add(struct outbox *outbox, struct outbox_post *post)
-{
-    struct http_call_request request = { .url = post->url };
-    struct later *l = later(reply_to_post);
-    struct lonely_span body;
-    json_t *call;
-
-    (void)outbox;
-    l->post = post;
-    if (!post->ops->start(post, &request)) {
-        complain(&script.wrong, "not to be posted", post->url);
-        return;
-    }
-    body = body_of(&request);
-    if (script.missed != NULL) {
-        check_missed(post->url, &request, body);
-        mem_free((void *)(uintptr_t)body.ptr);
-        return;
-    }
-    call = planned_call(post->url);
-    if (call == NULL) {
-        complain(&script.unplanned, "unplanned call", post->url);
-    } else {
-        json_t *reply = vec_get(call, "reply");
-
-        if (!headers_are(&request, vec_get(call, "headers")))
-            complain(&script.wrong, "headers", post->url);
-        if (!body_is(call, body))
-            complain(&script.wrong, "body", post->url);
-        if (!vec_has(reply, "error")) {
-            l->reply = vec_get_bytes(reply, "body_hex");
-            l->http_status = (int)vec_u64(reply, "status");
-            echo(&l->reply, call, body);
-        }
-    }
-    mem_free((void *)(uintptr_t)body.ptr);
-}
-
-/* ---- The broadcaster of a scenario ---- */
-
-enum { CLIENTS_MAX = 2 };
-
-struct client {
-    struct receiver r; /* first */
-    atomic_uint messages;
-};
-
-static struct server {
-    char dir[32], database[64], secrets[64];
-    struct conf conf;
-    struct log log;
-    struct broadcaster *b;
-    struct store_ops down;
-    sqlite3 *db;
-    struct client clients[CLIENTS_MAX];
-    size_t n_clients;
-    uv_sem_t subscribed;
-    struct secrets keys; /* to verify what it signs */
-    json_t *updated;     /* recovery urls that SET changed, by identity (http.md, Q15) */
-} server;
-
-static void set_option(const char *option, const char *folder, const char *value)
-{
-    char assignment[512];
-    struct conf_error error;
-
-    snprintf(assignment, sizeof(assignment), "%s=%s%s", option, folder, value);
-    if (!conf_set(&server.conf, assignment, &error))
-        fail_msg("%s", error.text);
-}
-
-/* `unavailable` is not a scheme: none, and the check is made unavailable. */
-static void add_direction(json_t *file, const json_t *auth, const char *from, const char *to,
-                          bool *unavailable)
-{
-    json_t *direction = vec_get(auth, from);
-
-    *unavailable = strcmp(vec_str(direction, "type"), "unavailable") == 0;
-    if (!*unavailable)
-        json_object_set(file, to, direction);
-}
-
-static void write_secrets(const json_t *auth)
-{
-    json_t *file = json_pack("{s:s}", "version", "2");
-    struct secrets_error error;
-
-    add_direction(file, auth, "to_broadcaster", "to-broadcaster",
-                  &script.unavailable_to_broadcaster);
-    add_direction(file, auth, "to_subscriber", "to-subscriber", &script.unavailable_to_subscriber);
-    assert_int_equal(json_dump_file(file, server.secrets, 0), 0);
-    json_decref(file);
-    if (!secrets_load(server.secrets, SECRETS_BROADCASTER, &server.keys, &error))
-        fail_msg("%s", error.text);
-}
-
-static void configure(const json_t *line)
-{
-    const json_t *websockets = json_object_get(line, "websockets");
-
-    conf_init(&server.conf);
-    set_option("broadcaster.listen", "", "127.0.0.1:0");
-    set_option("broadcaster.spool_dir", server.dir, "/spool");
-    set_option("database.path", server.database, "");
-    set_option("auth.secrets", server.secrets, "");
-    set_option("missed.sweep_missed_interval", "", script.missed != NULL ? "10ms" : "1h");
-    if (websockets != NULL) {
-        set_option("broadcaster.receiver_url", "", vec_str(websockets, "receiver_url"));
-        set_option("broadcaster.missed_url", "", vec_str(websockets, "missed_url"));
-    }
-}
-
-static bool on_message(struct receiver *r, struct outgoing *m)
-{
-    (void)m;
-    atomic_fetch_add(&((struct client *)r)->messages, 1);
-    return true;
-}
-
-static bool on_missed(struct receiver *r, struct lonely_span topic)
-{
-    (void)topic;
-    atomic_fetch_add(&((struct client *)r)->messages, 1);
-    return true;
-}
-
-static void on_subscribed(void *arg, enum store_status status)
-{
-    (void)arg;
-    if (status == STORE_OK)
-        uv_sem_post(&server.subscribed);
-}
-
-/* Before the thread runs, so that the calls may be made here. How many answers are to come. */
-static size_t subscribe_clients(const json_t *websockets)
-{
-    static const struct receiver_ops ops = { on_message, on_missed };
-    struct worker *w = server.b->workers[0];
-    size_t wanted = 0, i;
-    json_t *value;
-
-    server.n_clients = websockets != NULL ? vec_u64(websockets, "clients") : 0;
-    assert_true(server.n_clients <= CLIENTS_MAX);
-    for (size_t n = 0; n < server.n_clients; n++) {
-        struct receiver *r = &server.clients[n].r;
-
-        r->ops = &ops;
-        receivers_join(w->receivers, r);
-        json_array_foreach(vec_get(websockets, "exact_hex"), i, value)
-        {
-            struct vec_bytes topic = vec_bytes(value);
-
-            forwarding_add(server.b->forwarding, w, STORE_EXACT, vec_span(&topic), on_subscribed,
-                           NULL);
-            receivers_subscribe(w->receivers, r, STORE_EXACT, vec_span(&topic));
-            vec_bytes_free(&topic);
-            wanted++;
-        }
-        json_array_foreach(vec_get(websockets, "globs"), i, value)
-        {
-            struct lonely_span glob = { (const uint8_t *)json_string_value(value),
-                                        json_string_length(value) };
-
-            forwarding_add(server.b->forwarding, w, STORE_GLOB, glob, on_subscribed, NULL);
-            receivers_subscribe(w->receivers, r, STORE_GLOB, glob);
-            wanted++;
-        }
-    }
-    return wanted;
-}
-
-static void take_store_down(void)
-{
-    server.down = *server.b->store_ops;
-    server.down.sync = down_sync;
-    server.down.subscribe = server.down.unsubscribe = down_write;
-    server.down.set = down_set;
-    server.down.check = down_check;
-    server.b->store_ops = &server.down;
-}
-
-static void server_create(const json_t *line)
-{
-    struct keys_error keys_error;
-    struct keys *keys;
-    char error[256];
-
-    now_s = json_number_value(vec_get(line, "now"));
-    strcpy(server.dir, "/tmp/scenario-XXXXXX");
-    assert_non_null(mkdtemp(server.dir));
-    snprintf(server.database, sizeof(server.database), "%s/db", server.dir);
-    snprintf(server.secrets, sizeof(server.secrets), "%s/secrets", server.dir);
-    write_secrets(vec_get(line, "auth"));
-    configure(line);
-    log_init(&server.log, 2, LOG_LEVEL_ERROR, LOG_FORMAT_TEXT, &clock_system);
-    keys = keys_load(&server.conf, &server.log, &keys_error);
-    assert_non_null(keys);
-    if (!broadcaster_create(&server.conf, keys, &fixed_clock, &server.log, &server.b, error))
-        fail_msg("%s", error);
-    keys_unref(keys);
-    worker_loop = &server.b->workers[0]->loop;
-    assert_int_equal(sqlite3_open(server.database, &server.db), SQLITE_OK);
-    sqlite3_busy_timeout(server.db, 5000);
-    server.updated = json_object();
-    uv_sem_init(&server.subscribed, 0);
-}
-
-static void server_start(const json_t *line)
-{
-    size_t wanted = subscribe_clients(json_object_get(line, "websockets"));
-    char error[256];
-
-    if (vec_has(line, "store"))
-        take_store_down();
-    if (!broadcaster_start(server.b, error))
-        fail_msg("%s", error);
-    for (; wanted > 0; wanted--)
-        uv_sem_wait(&server.subscribed);
-}
-
-static void server_end(void)
-{
-    char command[128];
-
-    broadcaster_stop(server.b);
-    broadcaster_join(server.b);
-    for (size_t n = 0; n < server.n_clients; n++)
-        receivers_leave(server.b->workers[0]->receivers, &server.clients[n].r);
-    broadcaster_destroy(server.b);
-    sqlite3_close(server.db);
-    secrets_fini(&server.keys);
-    conf_fini(&server.conf);
-    log_fini(&server.log);
-    json_decref(server.updated);
-    uv_sem_destroy(&server.subscribed);
-    snprintf(command, sizeof(command), "rm -r '%s'", server.dir);
-    assert_int_equal(system(command), 0);
-    memset(&server, 0, sizeof(server));
-}
 
 /* ---- Requests ---- */
 
@@ -928,7 +335,7 @@ static void assert_notified(struct lonely_span body, const json_t *step, const j
     };
     assert_int_equal(lonely_auth_ctx_create(&ctx), LONELY_OK);
     assert_int_equal(lonely_auth_verify(ctx, &key, 1, &in, lonely_auth_field(&got.authorization),
-                                        now_s, &verified),
+                                        server.now_s, &verified),
                      LONELY_AUTH_OK);
     assert_int_equal(got.authorization.len == 0, lonely_auth_key_scheme(key) == LONELY_AUTH_NONE);
     lonely_auth_ctx_destroy(ctx);
@@ -990,7 +397,7 @@ static void plan(const json_t *line, const json_t *step)
     script_reset();
     if (calls != NULL && !json_is_null(calls) && !is_to_itself(line, calls))
         script.calls = calls;
-    assert_true(json_array_size(script.calls) <= CALLS_MAX);
+    assert_true(json_array_size(script.calls) <= SCRIPT_CALLS_MAX);
     json_array_foreach(script.calls, i, call)
     {
         struct vec_bytes identifier = vec_get_bytes(vec_get(call, "decoded"), "identifier_hex");
@@ -998,11 +405,11 @@ static void plan(const json_t *line, const json_t *step)
         assert_int_equal(identifier.len, 8);
         memcpy(script.identifiers[script.n_identifiers++], identifier.ptr, 8);
         vec_bytes_free(&identifier);
-        plan_nonce(text_of(vec_get(call, "headers"), "Authorization"));
+        script_plan_nonce(text_of(vec_get(call, "headers"), "Authorization"));
     }
     if (message != NULL && strcmp(message, "RESPONSE_CONFIRM_RECEIVE") == 0)
         script.n_nonces++; /* the identifier that the sessions are given */
-    plan_nonce(text_of(vec_get(response, "decoded"), "authorization"));
+    script_plan_nonce(text_of(vec_get(response, "decoded"), "authorization"));
 }
 
 static unsigned take_messages(void)
@@ -1071,7 +478,7 @@ static void test_missed_call(void **state)
 
     script_reset();
     script.missed = line;
-    plan_nonce(text_of(vec_get(line, "headers"), "Authorization"));
+    script_plan_nonce(text_of(vec_get(line, "headers"), "Authorization"));
     uv_sem_init(&script.called, 0);
     server_create(line);
     assert_int_equal(sqlite3_prepare_v2(server.db, sql, -1, &st, NULL), SQLITE_OK);
@@ -1090,19 +497,29 @@ static void test_missed_call(void **state)
     steps_run++;
 }
 
-/* The lines of a type, those of subscribers left out. */
-static json_t *lines_of(const char *type)
+static void test_line(void **state)
+{
+    if (strcmp(vec_str(*state, "type"), "scenario") == 0)
+        test_scenario(state);
+    else
+        test_missed_call(state);
+}
+
+/* Those of broadcasters, and how many are of which type. */
+static json_t *load_lines(size_t *scenarios, size_t *missed_calls)
 {
     json_t *all = vec_load_lines("http.jsonl"), *out = json_array(), *line;
     size_t i;
 
     json_array_foreach(all, i, line)
     {
-        const char *of = text_of(line, "server");
+        const char *type = vec_str(line, "type"), *side = text_of(line, "server");
+        bool is_missed_call = strcmp(type, "missed_call") == 0;
 
-        if (strcmp(vec_str(line, "type"), type) == 0 &&
-            (of == NULL || strcmp(of, "broadcaster") == 0))
-            json_array_append(out, line);
+        if (!is_missed_call && (strcmp(type, "scenario") != 0 || strcmp(side, "broadcaster") != 0))
+            continue;
+        *(is_missed_call ? missed_calls : scenarios) += 1;
+        json_array_append(out, line);
     }
     json_decref(all);
     return out;
@@ -1110,20 +527,16 @@ static json_t *lines_of(const char *type)
 
 int main(void)
 {
-    json_t *scenarios = lines_of("scenario"), *missed = lines_of("missed_call");
-    int failed;
+    size_t scenarios = 0, missed_calls = 0;
+    json_t *lines = load_lines(&scenarios, &missed_calls);
+    int failed = vec_run("scenarios", lines, "id", test_line, NULL, NULL);
 
-    if (json_array_size(scenarios) != SCENARIOS || json_array_size(missed) != MISSED_CALLS) {
-        fprintf(stderr, "not as many scenarios as there were\n");
-        return 1;
-    }
-    failed = vec_run("scenarios", scenarios, "id", test_scenario, NULL, NULL);
-    failed += vec_run("missed calls", missed, "id", test_missed_call, NULL, NULL);
-    if (failed == 0 && steps_run != STEPS + MISSED_CALLS) {
-        fprintf(stderr, "%zu steps instead of %d\n", steps_run, STEPS + MISSED_CALLS);
-        return 1;
-    }
-    json_decref(scenarios);
-    json_decref(missed);
-    return failed;
+    json_decref(lines);
+    if (failed != 0)
+        return failed;
+    if (scenarios == SCENARIOS && missed_calls == MISSED_CALLS && steps_run == STEPS + MISSED_CALLS)
+        return 0;
+    fprintf(stderr, "%zu scenarios, %zu missed calls, %zu steps\n", scenarios, missed_calls,
+            steps_run);
+    return 1;
 }
