@@ -272,7 +272,7 @@ def test_given_up_writes_are_not_done_later(start, cluster, proxies, subscriber)
     url = subscriber.url()
     proxy.hold = True
     status, seconds = try_post(slow, bodies.SUBSCRIBE["exact"], bodies.subscribe(url, "t"))
-    assert status == 503 and seconds < 3
+    assert status == 503 and seconds < 4
     assert proxy.held.is_set()
     subscribe(other, "exact", url, "t")
     time.sleep(1.1)  # the held one's time is over, by the clock of the other
@@ -304,9 +304,9 @@ def test_unreachable(start, proxies, subscriber):
                            (bodies.CHECK, bodies.check(url)),
                            (bodies.SET, bodies.set_subscriptions(url, [("t", "")], []))):
             status, seconds = try_post(broadcaster, path, body)
-            assert status == 503 and seconds < 2.9
+            assert status == 503 and seconds < 4
         status, seconds = try_post(broadcaster, bodies.NOTIFY, bodies.notify("t", b"x"))
-        assert status == 503 and seconds < 0.5
+        assert status == 503 and seconds < 1
         for proxy in proxies:
             proxy.set_mode(PASS)
         patient(lambda: post(broadcaster, bodies.NOTIFY, bodies.notify("t", b"x")))
@@ -443,7 +443,7 @@ def test_leader_killed_under_load(start, cluster, subscriber):
             leader.start()
             cluster.wait()
             progress(walkers)
-    assert max(w.slowest for w in walkers) < 7, "database.timeout is 5 s"
+    assert max(w.slowest for w in walkers) < 10, "database.timeout is 5 s"
 
 
 def test_bad_connections_under_load(start, proxies, subscriber):
@@ -465,7 +465,7 @@ def test_bad_connections_under_load(start, proxies, subscriber):
             for proxy in proxies:
                 proxy.set_mode(PASS)
             progress(walkers)
-    assert max(w.slowest for w in walkers) < 5
+    assert max(w.slowest for w in walkers) < 8
 
 
 def test_broadcaster_killed_under_load(start, subscriber):
