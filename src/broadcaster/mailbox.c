@@ -8,14 +8,12 @@
  * leave room for their other work. */
 static void open_waiting(struct mailbox *m)
 {
-    struct list taken;
     struct list *node;
 
-    list_init(&taken);
     uv_mutex_lock(&m->lock);
-    list_move_all(&taken, &m->letters);
+    list_move_all(&m->taken, &m->letters);
     uv_mutex_unlock(&m->lock);
-    while ((node = list_pop_front(&taken)) != NULL) {
+    while ((node = list_pop_front(&m->taken)) != NULL) {
         struct letter *l = list_entry(node, struct letter, node);
 
         l->open(l);
@@ -40,6 +38,7 @@ int mailbox_init(struct mailbox *m, uv_loop_t *loop)
     }
     m->wakeup.data = m;
     list_init(&m->letters);
+    list_init(&m->taken);
     m->closed = false;
     return 0;
 }

@@ -24,11 +24,12 @@ struct mailbox {
     uv_mutex_t lock;
     struct list letters; /* in the order of their posting */
     bool closed;
+    struct list taken; /* of these; being opened. The loop's own */
 };
 
 /* 0, or an error of libuv: then nothing is to be closed. */
 int mailbox_init(struct mailbox *m, uv_loop_t *loop);
-/* Opens the letters that wait, and takes no more. On the loop's thread. */
+/* Opens the letters that wait, and takes no more. On the loop's thread; from a letter, too. */
 void mailbox_close(struct mailbox *m);
 /* After the loop has closed its handles and nobody posts any more. */
 void mailbox_fini(struct mailbox *m);
