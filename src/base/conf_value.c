@@ -59,12 +59,14 @@ static const struct kind {
                              NULL, 0, 0 },
     [CONF_CIDR_LIST] = { "ADDRESS/BITS...", "ADDRESS/BITS such as 10.0.0.0/8 or fd00::/8", NULL, 0,
                          0 },
+    [CONF_ORIGIN_LIST] = { "ORIGIN...", "origins such as https://example.org:8443, or *", NULL, 0,
+                           0 },
 };
 
 bool conf_value_is_list(const struct conf_option *o)
 {
     return o->type == CONF_LISTEN_LIST || o->type == CONF_CIDR_LIST || o->type == CONF_PATH_LIST ||
-           o->type == CONF_DATABASE_URLS;
+           o->type == CONF_DATABASE_URLS || o->type == CONF_ORIGIN_LIST;
 }
 
 /* Decimal, with a fraction if the product with `factor` is whole. */
@@ -272,12 +274,25 @@ static bool is_database_url(const char *text, size_t len)
     return false;
 }
 
+/* As browsers write it: a scheme, a host, and a port that is not the usual one; `null` is one, too. */
+static bool is_origin(const char *text, size_t len)
+{
+    const char *host = memmem(text, len, "://", 3);
+
+    if ((len == 1 && text[0] == '*') || (len == 4 && memcmp(text, "null", 4) == 0))
+        return true;
+    return host != NULL && host > text && host + 3 < text + len &&
+           memchr(host + 3, '/', len - (size_t)(host + 3 - text)) == NULL;
+}
+
 static bool is_item(const struct conf_option *o, const char *text, size_t len, char why[256])
 {
     if (o->type == CONF_DATABASE_URLS)
         return is_database_url(text, len);
     if (o->type == CONF_PATH_LIST)
         return is_path(text, len);
+    if (o->type == CONF_ORIGIN_LIST)
+        return is_origin(text, len);
     return o->type == CONF_CIDR_LIST ? is_cidr(text, len, why) : is_host_port(text, len);
 }
 
@@ -365,6 +380,7 @@ bool conf_value_set(void *field, const struct conf_option *o, const char *text, 
     case CONF_CIDR_LIST:
     case CONF_PATH_LIST:
     case CONF_DATABASE_URLS:
+    case CONF_ORIGIN_LIST:
         if (none)
             conf_value_clear(field, o);
         good = none || add_items(field, o, text, why);
@@ -391,6 +407,7 @@ void conf_value_clear(void *field, const struct conf_option *o)
     case CONF_CIDR_LIST:
     case CONF_PATH_LIST:
     case CONF_DATABASE_URLS:
+    case CONF_ORIGIN_LIST:
         list = field;
         for (size_t i = 0; i < list->count; i++)
             mem_free(list->items[i]);
@@ -452,6 +469,7 @@ void conf_value_print(FILE *out, const void *field, const struct conf_option *o)
     case CONF_CIDR_LIST:
     case CONF_PATH_LIST:
     case CONF_DATABASE_URLS:
+    case CONF_ORIGIN_LIST:
         list = field;
         if (list->count == 0)
             fputs("none", out);

@@ -33,7 +33,8 @@ enum conf_type {
     CONF_LISTEN_LIST, /* struct conf_list of HOST:PORT; none: empty */
     CONF_CIDR_LIST,   /* struct conf_list of ADDRESS/BITS */
     CONF_PATH_LIST,   /* struct conf_list of paths; empty: none */
-    CONF_DATABASE_URLS /* struct conf_list of URLs of databases, perhaps with a password; empty: none */
+    CONF_DATABASE_URLS, /* struct conf_list of URLs of databases, perhaps with a password; empty: none */
+    CONF_ORIGIN_LIST /* struct conf_list of SCHEME://HOST..., or * */
 };
 
 struct conf_option {

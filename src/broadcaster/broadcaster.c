@@ -32,12 +32,14 @@ static size_t count_workers(const struct conf *conf)
     return cores > 0 ? (size_t)cores : 1;
 }
 
-/* Raises the soft limit of descriptors to the hard one; how many connections that leaves room for. */
+/* Raises the soft limit of descriptors to the hard one; how many connections of each kind,
+ * HTTP and raw TCP, that leaves room for. */
 static uint64_t connection_limit(const struct broadcaster *b)
 {
     uint64_t wanted = b->conf->limits.max_connections;
     uint64_t reserved = RESERVED_DESCRIPTORS + 3 * b->conf->webhook.max_in_flight;
     struct rlimit limit;
+    uint64_t kinds = b->conf->tcp.listen.count + b->conf->tcp.tls_listen.count > 0 ? 2 : 1;
     uint64_t possible;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
@@ -48,6 +50,7 @@ static uint64_t connection_limit(const struct broadcaster *b)
         getrlimit(RLIMIT_NOFILE, &limit);
     }
     possible = limit.rlim_cur > 2 * reserved ? limit.rlim_cur - reserved : limit.rlim_cur / 2;
+    possible /= kinds;
     if (possible < wanted)
         log_info(b->log, "max_connections_capped", LOG_U64("descriptors", limit.rlim_cur),
                  LOG_U64("connections", possible), LOG_END);
@@ -68,11 +71,16 @@ static struct tls_files tls_files(const struct conf *conf)
     };
 }
 
+static bool uses_tls(const struct conf *conf)
+{
+    return conf->broadcaster.tls_listen.count + conf->tcp.tls_listen.count > 0;
+}
+
 static bool open_tls(struct broadcaster *b, char error[256])
 {
     const struct tls_files files = tls_files(b->conf);
 
-    if (b->conf->broadcaster.tls_listen.count == 0)
+    if (!uses_tls(b->conf))
         return true;
     if (files.client_ca != NULL && files.client_certificate == TLS_CLIENT_NONE)
         log_warn(b->log, "tls_client_ca_unused", LOG_STR("tls.client_certificate", "none"),
@@ -86,7 +94,7 @@ bool broadcaster_check_tls(const struct conf *conf, char error[256])
     const struct tls_files files = tls_files(conf);
     struct tls_server *tls;
 
-    if (conf->broadcaster.tls_listen.count == 0)
+    if (!uses_tls(conf))
         return true;
     tls = tls_server_create(&files, error);
     tls_server_destroy(tls);
@@ -106,13 +114,14 @@ bool broadcaster_reload_tls(struct broadcaster *b, const struct conf *conf, char
     return tls_server_reload(b->tls, &files, error);
 }
 
-static bool open_addresses(struct broadcaster *b, const struct conf_list *addresses, bool tls,
-                           char error[256])
+static bool open_addresses(struct broadcaster *b, const struct conf_list *addresses, bool tcp,
+                           bool tls, char error[256])
 {
     for (size_t i = 0; i < addresses->count; i++) {
         struct broadcaster_listener *l = &b->listeners[b->listener_count];
 
         l->tls = tls;
+        l->tcp = tcp;
         l->fds = mem_calloc(b->worker_count, sizeof(*l->fds));
         if (!listener_open(addresses->items[i], BACKLOG, b->worker_count, l->fds, l->bound,
                            error)) {
@@ -142,11 +151,15 @@ static void create_forwarding(struct broadcaster *b)
 
 static bool open_listeners(struct broadcaster *b, char error[256])
 {
-    const struct conf_list *plain = &b->conf->broadcaster.listen;
-    const struct conf_list *tls = &b->conf->broadcaster.tls_listen;
+    const struct conf_list *http = &b->conf->broadcaster.listen;
+    const struct conf_list *https = &b->conf->broadcaster.tls_listen;
+    const struct conf_list *tcp = &b->conf->tcp.listen, *tcps = &b->conf->tcp.tls_listen;
 
-    b->listeners = mem_calloc(plain->count + tls->count, sizeof(*b->listeners));
-    if (!open_addresses(b, plain, false, error) || !open_addresses(b, tls, true, error))
+    b->listeners =
+        mem_calloc(http->count + https->count + tcp->count + tcps->count, sizeof(*b->listeners));
+    if (!open_addresses(b, http, false, false, error) ||
+        !open_addresses(b, https, false, true, error) ||
+        !open_addresses(b, tcp, true, false, error) || !open_addresses(b, tcps, true, true, error))
         return false;
     create_forwarding(b);
     return true;

@@ -32,7 +32,8 @@ struct worker;
 struct broadcaster_listener {
     char bound[LISTENER_ADDRESS_MAX]; /* port 0 replaced by the real one */
     int *fds;                         /* one for each worker; -1 once the worker owns it */
-    bool tls;                         /* https */
+    bool tls;                         /* https, tcps */
+    bool tcp;                         /* sessions without a websocket */
 };
 
 struct broadcaster {

@@ -62,6 +62,17 @@ static const struct conf_option options[] = {
     { SIZE(http, max_header_bytes, 1024, 1 << 20), .def = "16K",
       .meaning = "Longest request line and headers together." },
 
+    { OPT(tcp, listen, CONF_LISTEN_LIST, listen), .none = true, .def = "none",
+      .meaning = "Addresses for raw TCP: sessions without a websocket around them." },
+    { OPT(tcp, tls_listen, CONF_LISTEN_LIST, tls_listen), .none = true, .def = "none",
+      .meaning = "The same under TLS, with the certificate of [tls]." },
+    { SIZE(tcp, max_frame, 262144, UINT32_MAX), .def = "16M",
+      .meaning = "Longest frame taken from a peer; a longer one ends the session." },
+    { SIZE(tcp, outgoing_max_message_size, 512, UINT32_MAX), .none = true, .def = "16M",
+      .meaning = "Longest frame sent; longer messages go in parts." },
+    { OPT(tcp, user_timeout, CONF_TIME_MS, user_timeout_ms), .min = 1000, .max = 3600000,
+      .def = "40s", .meaning = "A peer that acknowledges no byte for so long is gone." },
+
     { OPT(tls, certificate, CONF_PATH, certificate), .none = true, .def = "none",
       .meaning =
           "PEM file: the certificate of tls_listen, then those between it and an authority." },
@@ -132,6 +143,36 @@ static const struct conf_option options[] = {
       .meaning = "PEM file of the authorities to trust instead of the system's." },
     { OPT(webhook, proxy, CONF_PROXY, proxy), .none = true, .def = "none",
       .meaning = "Proxy for deliveries; the environment's proxies are ignored." },
+
+    { TIME(websocket, websocket_accept_timeout), .none = true, .def = "2s",
+      .meaning = "Longest time for the answer to an upgrade request to leave." },
+    { TIME(websocket, configure_timeout), .none = true, .def = "10s",
+      .meaning = "Longest wait for the first frame, CONFIGURE; for TCP too." },
+    { COUNT(websocket, websocket_max_pending_sends, 1, 1 << 24), .none = true, .def = "255",
+      .meaning = "Messages that may wait for one session; beyond it ends, for TCP too." },
+    { COUNT(websocket, websocket_max_unprocessed_receives, 1, 1 << 24), .none = true, .def = "255",
+      .meaning = "Unanswered frames of a session; then no more are read, for TCP too." },
+    { COUNT(websocket, websocket_send_max_unacknowledged, 1, 1 << 24), .none = true, .def = "64",
+      .meaning = "Parts of messages that may await their acknowledgement, for TCP too." },
+    { OPT(websocket, websocket_minimal_headers, CONF_BOOL, websocket_minimal_headers), .def = "yes",
+      .meaning = "Send headers without names, for TCP too. Both are understood." },
+    { OPT(websocket, websocket_large_direct_send_timeout, CONF_TIME_MS,
+          websocket_large_direct_send_timeout_ms),
+      .max = MAX_MS, .none = true, .def = "300ms",
+      .meaning = "Understood because the Python broadcaster has it; has no effect." },
+    { SIZE(websocket, outgoing_max_ws_message_size, 512, MAX_BYTES), .none = true, .def = "4194303",
+      .meaning = "Longest frame sent; longer messages go in parts." },
+    { SIZE(websocket, max_frame, 1024, UINT32_MAX), .def = "16M",
+      .meaning = "Longest frame taken from a peer; a longer one ends the session." },
+    { OPT(websocket, websocket_count_parts, CONF_CHOICE, websocket_count_parts),
+      .choices = "auto each first", .def = "auto",
+      .meaning = "Whether each part of a message has a number of its own, or only the first." },
+    { TIME(websocket, ping_interval), .none = true, .def = "20s",
+      .meaning = "A websocket that is silent for so long is pinged." },
+    { TIME(websocket, ping_timeout), .none = true, .def = "20s",
+      .meaning = "And is gone when it is still silent so long after." },
+    { OPT(websocket, allowed_origins, CONF_ORIGIN_LIST, allowed_origins), .def = "*",
+      .meaning = "Origins of the web pages that may connect; *: all." },
 
     { TIME(missed, sweep_missed_interval), .def = "10s",
       .meaning = "Pause between two looks for missed messages that are due." },
@@ -443,23 +484,50 @@ static bool is_taken(const char *item, const struct conf_list *l, size_t n)
     return false;
 }
 
+/* The lists of public addresses, in the order in which they are opened. */
+static const struct listen_list {
+    const char *name;
+    size_t field;
+} listen_lists[] = {
+#define LISTEN(name)                       \
+    {                                      \
+#name, offsetof(struct conf, name) \
+    }
+    LISTEN(broadcaster.listen),
+    LISTEN(broadcaster.tls_listen),
+    LISTEN(tcp.listen),
+    LISTEN(tcp.tls_listen),
+#undef LISTEN
+};
+
+#define N_LISTEN_LISTS (sizeof listen_lists / sizeof listen_lists[0])
+
+static const struct conf_list *listen_list(const struct conf *c, size_t i)
+{
+    return (const void *)((const char *)c + listen_lists[i].field);
+}
+
+/* Is the item in a list before its own, or earlier in its own? */
+static bool check_address(const struct conf *c, size_t list, size_t item, struct conf_error *error)
+{
+    const char *address = listen_list(c, list)->items[item];
+
+    for (size_t i = 0; i < list; i++)
+        if (is_taken(address, listen_list(c, i), listen_list(c, i)->count))
+            return fail(error, "%s: \"%s\" is in %s too", listen_lists[list].name,
+                        show(address).text, listen_lists[i].name);
+    return !is_taken(address, listen_list(c, list), item) ||
+           fail(error, "%s: \"%s\" is given twice", listen_lists[list].name, show(address).text);
+}
+
 static bool check_listen(const struct conf *c, struct conf_error *error)
 {
-    const struct conf_list *l = &c->broadcaster.listen, *tls = &c->broadcaster.tls_listen;
-
-    if (l->count == 0)
+    if (c->broadcaster.listen.count == 0)
         return fail(error, "broadcaster.listen is empty");
-    for (size_t i = 0; i < l->count; i++)
-        if (is_taken(l->items[i], l, i))
-            return fail(error, "broadcaster.listen: \"%s\" is given twice", show(l->items[i]).text);
-    for (size_t i = 0; i < tls->count; i++) {
-        if (is_taken(tls->items[i], tls, i))
-            return fail(error, "broadcaster.tls_listen: \"%s\" is given twice",
-                        show(tls->items[i]).text);
-        if (is_taken(tls->items[i], l, l->count))
-            return fail(error, "broadcaster.tls_listen: \"%s\" is in broadcaster.listen too",
-                        show(tls->items[i]).text);
-    }
+    for (size_t i = 0; i < N_LISTEN_LISTS; i++)
+        for (size_t j = 0; j < listen_list(c, i)->count; j++)
+            if (!check_address(c, i, j, error))
+                return false;
     return true;
 }
 
@@ -487,23 +555,15 @@ static bool check_own_urls(const struct conf *c, struct conf_error *error)
 
 static bool check_tls(const struct conf *c, struct conf_error *error)
 {
-    if (c->broadcaster.tls_listen.count == 0)
+    const char *who = c->broadcaster.tls_listen.count > 0 ? "broadcaster" : "tcp";
+
+    if (c->broadcaster.tls_listen.count + c->tcp.tls_listen.count == 0)
         return true;
     if (c->tls.certificate == NULL || c->tls.key == NULL)
-        return fail(error, "broadcaster.tls_listen needs tls.certificate and tls.key");
+        return fail(error, "%s.tls_listen needs tls.certificate and tls.key", who);
     return c->tls.client_ca != NULL || strcmp(c->tls.client_certificate, "none") == 0 ||
            fail(error, "tls.client_certificate = %s needs tls.client_ca",
                 c->tls.client_certificate);
-}
-
-/* Is the address of operators in a list of public ones? Port 0 is another port each time. */
-static bool is_public(const char *admin, const struct conf_list *list)
-{
-    for (size_t i = 0; i < list->count; i++) {
-        if (strcmp(admin, list->items[i]) == 0 && strcmp(strrchr(admin, ':'), ":0") != 0)
-            return true;
-    }
-    return false;
 }
 
 /* What is for operators is never served where the public is. */
@@ -511,14 +571,11 @@ static bool check_admin(const struct conf *c, struct conf_error *error)
 {
     const char *admin = c->broadcaster.admin_listen;
 
-    if (admin == NULL)
-        return true;
-    if (is_public(admin, &c->broadcaster.listen))
-        return fail(error, "broadcaster.admin_listen: \"%s\" is in broadcaster.listen too",
-                    show(admin).text);
-    return !is_public(admin, &c->broadcaster.tls_listen) ||
-           fail(error, "broadcaster.admin_listen: \"%s\" is in broadcaster.tls_listen too",
-                show(admin).text);
+    for (size_t i = 0; admin != NULL && i < N_LISTEN_LISTS; i++)
+        if (is_taken(admin, listen_list(c, i), listen_list(c, i)->count))
+            return fail(error, "broadcaster.admin_listen: \"%s\" is in %s too", show(admin).text,
+                        listen_lists[i].name);
+    return true;
 }
 
 /* How the URLs of a type begin. */

@@ -28,6 +28,11 @@ struct conf {
         uint64_t discard_bytes, max_header_bytes;
     } http;
     struct {
+        struct conf_list listen, tls_listen;
+        uint64_t max_frame, outgoing_max_message_size;
+        uint64_t user_timeout_ms;
+    } tcp;
+    struct {
         char *certificate, *key, *client_ca; /* NULL: none */
         char *client_certificate;            /* none, optional, required */
     } tls;
@@ -55,6 +60,17 @@ struct conf {
         char *ca_file;                /* NULL: none */
         char *proxy;                  /* NULL: none */
     } webhook;
+    struct {
+        uint64_t websocket_accept_timeout_ms, configure_timeout_ms;
+        uint64_t websocket_max_pending_sends, websocket_max_unprocessed_receives;
+        uint64_t websocket_send_max_unacknowledged;
+        bool websocket_minimal_headers;
+        uint64_t websocket_large_direct_send_timeout_ms; /* of the reference; has no effect */
+        uint64_t outgoing_max_ws_message_size, max_frame;
+        char *websocket_count_parts; /* auto, each, first */
+        uint64_t ping_interval_ms, ping_timeout_ms;
+        struct conf_list allowed_origins;
+    } websocket;
     struct {
         uint64_t sweep_missed_interval_ms;
         double expo_factor, expo_base, expo_max;

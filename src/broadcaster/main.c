@@ -67,7 +67,8 @@ static int check_parts(const struct conf *conf)
 static void print_ready(const struct broadcaster *b)
 {
     for (size_t i = 0; i < b->listener_count; i++)
-        printf("ready %s %s\n", b->listeners[i].tls ? "https" : "http", b->listeners[i].bound);
+        printf("ready %s%s %s\n", b->listeners[i].tcp ? "tcp" : "http",
+               b->listeners[i].tls ? "s" : "", b->listeners[i].bound);
     if (b->admin != NULL)
         printf("ready admin %s\n", admin_bound(b->admin));
     fflush(stdout);

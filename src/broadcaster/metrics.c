@@ -35,6 +35,11 @@ static const char *const notify_values[] = { METRICS_NOTIFIES(X) };
 static const char *const delivery_values[] = { METRICS_DELIVERIES(X) };
 static const char *const missed_values[] = { METRICS_MISSED(X) };
 static const char *const store_values[] = { METRICS_STORE_OPS(X) };
+static const char *const transport_values[] = { METRICS_TRANSPORTS(X) };
+static const char *const direction_values[] = { METRICS_DIRECTIONS(X) };
+#undef X
+#define X(name, text, code) text,
+static const char *const session_end_values[] = { METRICS_SESSION_ENDS(X) };
 #undef X
 
 #define LABEL(n, v)                                                 \
@@ -83,6 +88,21 @@ static const struct metric {
       .help = "From the queueing of a delivery to its end." },
     { METRIC("outbox_running", GAUGE, outbox_running), .help = "Outgoing posts under way." },
     { METRIC("outbox_queued", GAUGE, outbox_queued), .help = "Outgoing posts that wait." },
+    { METRIC("sessions", GAUGE, sessions), .help = "Sessions open, by transport.",
+      .labels = { LABEL("transport", transport_values) } },
+    { METRIC("sessions_opened_total", COUNTER, sessions_opened),
+      .help = "Sessions opened, by transport.",
+      .labels = { LABEL("transport", transport_values) } },
+    { METRIC("sessions_ended_total", COUNTER, session_ends), .help = "Sessions ended, by reason.",
+      .labels = { LABEL("reason", session_end_values) } },
+    { METRIC("session_frames_total", COUNTER, session_frames),
+      .help = "Frames of sessions, by transport and direction.",
+      .labels = { LABEL("transport", transport_values), LABEL("direction", direction_values) } },
+    { METRIC("session_bytes_total", COUNTER, session_bytes),
+      .help = "Bytes of these frames, without what carries them.",
+      .labels = { LABEL("transport", transport_values), LABEL("direction", direction_values) } },
+    { METRIC("session_messages_total", COUNTER, session_messages),
+      .help = "Messages sent to sessions, or begun." },
     { METRIC("missed_scheduled_total", COUNTER, missed_scheduled),
       .help = "Failed deliveries noted for a MISSED." },
     { METRIC("missed_sent_total", COUNTER, missed_sent), .help = "MISSED posts begun." },
@@ -116,8 +136,8 @@ void metrics_observe(struct metrics_histogram *h, uint64_t ns)
 
 enum metrics_status metrics_status_of(int status)
 {
-    static const int numbers[METRICS_STATUS_OTHER] = { 200, 400, 401, 403, 404, 405,
-                                                       409, 413, 500, 503, 507 };
+    static const int numbers[METRICS_STATUS_OTHER] = { 101, 200, 400, 401, 403, 404,
+                                                       405, 409, 413, 500, 503, 507 };
     int i = 0;
 
     while (i < METRICS_STATUS_OTHER && numbers[i] != status)
@@ -169,6 +189,11 @@ enum metrics_delivery metrics_delivery_of(enum http_call_status status)
         return METRICS_DELIVERY_CANCELLED;
     }
     return METRICS_DELIVERY_BROKEN;
+}
+
+const char *metrics_session_end_str(enum metrics_session_end reason)
+{
+    return session_end_values[reason];
 }
 
 /* ---- The text ---- */

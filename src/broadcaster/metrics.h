@@ -17,19 +17,21 @@
 #include "index.h"
 
 /* Values of labels: name, text. A route of routes.c names its own. */
-#define METRICS_ROUTES(X)                             \
-    X(NOTIFY, "/v1/notify")                           \
-    X(SUBSCRIBE_EXACT, "/v1/subscribe/exact")         \
-    X(SUBSCRIBE_GLOB, "/v1/subscribe/glob")           \
-    X(UNSUBSCRIBE_EXACT, "/v1/unsubscribe/exact")     \
-    X(UNSUBSCRIBE_GLOB, "/v1/unsubscribe/glob")       \
-    X(CHECK_SUBSCRIPTIONS, "/v1/check_subscriptions") \
-    X(SET_SUBSCRIPTIONS, "/v1/set_subscriptions")     \
-    X(RECEIVE, "/v1/receive_for_websockets")          \
-    X(MISSED, "/v1/missed_for_websockets")            \
-    X(UNKNOWN, "unknown") /* last: no route has that path */
+#define METRICS_ROUTES(X)                                                      \
+    X(NOTIFY, "/v1/notify")                                                    \
+    X(SUBSCRIBE_EXACT, "/v1/subscribe/exact")                                  \
+    X(SUBSCRIBE_GLOB, "/v1/subscribe/glob")                                    \
+    X(UNSUBSCRIBE_EXACT, "/v1/unsubscribe/exact")                              \
+    X(UNSUBSCRIBE_GLOB, "/v1/unsubscribe/glob")                                \
+    X(CHECK_SUBSCRIPTIONS, "/v1/check_subscriptions")                          \
+    X(SET_SUBSCRIPTIONS, "/v1/set_subscriptions")                              \
+    X(RECEIVE, "/v1/receive_for_websockets")                                   \
+    X(MISSED, "/v1/missed_for_websockets")                                     \
+    X(UNKNOWN, "unknown") /* from here on: answered at once, without a body */ \
+    X(WEBSOCKET, "/v1/websocket")
 
 #define METRICS_STATUSES(X) \
+    X(101, "101")           \
     X(200, "200")           \
     X(400, "400")           \
     X(401, "401")           \
@@ -93,6 +95,31 @@
     X(MISSED_RETRY, "missed_retry")   \
     X(PROBE, "probe") /* by GET /readyz */
 
+#define METRICS_TRANSPORTS(X) /* as enum transport_kind */ \
+    X(WEBSOCKET, "websocket")                              \
+    X(TCP, "tcp")
+
+#define METRICS_DIRECTIONS(X) \
+    X(IN, "in")               \
+    X(OUT, "out")
+
+/* Why a session ended, and the code with which the broadcaster ends it (transport.h). */
+#define METRICS_SESSION_ENDS(X)                                                          \
+    X(CLOSED, "closed", TRANSPORT_NORMAL) /* by the peer, in order */                    \
+    X(LOST, "lost", TRANSPORT_LOST)                                                      \
+    X(MALFORMED, "malformed", TRANSPORT_MALFORMED)                                       \
+    X(TEXT, "text", TRANSPORT_TEXT)                                                      \
+    X(UNAUTHORIZED, "unauthorized", TRANSPORT_POLICY)                                    \
+    X(VIOLATION, "violation", TRANSPORT_POLICY) /* a frame that is not allowed now */    \
+    X(TOO_SLOW, "too_slow", TRANSPORT_POLICY)   /* no CONFIGURE */                       \
+    X(TOO_LARGE, "too_large", TRANSPORT_TOO_BIG)                                         \
+    X(SILENT, "silent", TRANSPORT_FAILED)           /* no pong */                        \
+    X(OVERLOAD, "overload", TRANSPORT_OVERLOAD)     /* the peer does not keep up */      \
+    X(BUSY, "busy", TRANSPORT_OVERLOAD)             /* outbox, disk or memory is full */ \
+    X(UNAVAILABLE, "unavailable", TRANSPORT_FAILED) /* the store */                      \
+    X(FAILED, "failed", TRANSPORT_FAILED)           /* a file, or OpenSSL */             \
+    X(SHUTDOWN, "shutdown", TRANSPORT_RESTART)
+
 enum metrics_route {
 #define X(name, text) METRICS_ROUTE_##name,
     METRICS_ROUTES(X)
@@ -137,6 +164,25 @@ enum metrics_store_op {
         METRICS_STORE_COUNT
 };
 
+enum metrics_transport {
+#define X(name, text) METRICS_TRANSPORT_##name,
+    METRICS_TRANSPORTS(X)
+#undef X
+        METRICS_TRANSPORT_COUNT
+};
+enum metrics_direction {
+#define X(name, text) METRICS_##name,
+    METRICS_DIRECTIONS(X)
+#undef X
+        METRICS_DIRECTION_COUNT
+};
+enum metrics_session_end {
+#define X(name, text, code) METRICS_SESSION_##name,
+    METRICS_SESSION_ENDS(X)
+#undef X
+        METRICS_SESSION_END_COUNT
+};
+
 /* Written by one thread. A gauge of the process is the sum of what its threads say. */
 struct metrics_cell {
     _Atomic uint64_t value;
@@ -157,6 +203,12 @@ struct metrics {
     struct metrics_cell notifies[METRICS_NOTIFY_COUNT];
     struct metrics_cell message_bytes;
     struct metrics_cell deliveries[METRICS_DELIVERY_COUNT];
+    struct metrics_cell sessions[METRICS_TRANSPORT_COUNT];
+    struct metrics_cell sessions_opened[METRICS_TRANSPORT_COUNT];
+    struct metrics_cell session_ends[METRICS_SESSION_END_COUNT];
+    struct metrics_cell session_frames[METRICS_TRANSPORT_COUNT][METRICS_DIRECTION_COUNT];
+    struct metrics_cell session_bytes[METRICS_TRANSPORT_COUNT][METRICS_DIRECTION_COUNT];
+    struct metrics_cell session_messages;
     struct metrics_cell missed_scheduled, missed_sent;
     struct metrics_cell missed[METRICS_MISSED_COUNT];
     struct metrics_cell store_failures[METRICS_STORE_COUNT];
@@ -193,6 +245,8 @@ enum metrics_status metrics_status_of(int status);
 enum metrics_reason metrics_reason_of(int status);
 /* What a call that brought no whole reply counts as. */
 enum metrics_delivery metrics_delivery_of(enum http_call_status status);
+
+const char *metrics_session_end_str(enum metrics_session_end reason);
 
 /* Writes everything in Prometheus's text format (version 0.0.4), summed over `count` threads. */
 void metrics_print(FILE *out, const struct metrics *const *threads, size_t count,

@@ -4,6 +4,7 @@
 #include "pulse.h"
 
 #include "missed.h"
+#include "session.h"
 #include "worker.h"
 
 #define BEAT_MS 1000
@@ -18,6 +19,13 @@ static void on_timer(uv_timer_t *timer)
     beat(timer->data);
 }
 
+static uint32_t connections(const struct worker *w)
+{
+    uint32_t tcp = w->sessions == NULL ? 0 : sessions_tcp_connections(w->sessions);
+
+    return http_server_connections(w->http) + tcp;
+}
+
 /* Runs when all that was to be done has been done: what is seen then stays true until the next event. */
 static void on_prepare(uv_prepare_t *prepare)
 {
@@ -26,7 +34,7 @@ static void on_prepare(uv_prepare_t *prepare)
     struct metrics *m = w->metrics;
     bool stopping = w->state >= WORKER_STOPPING; /* then server and sweeper may be gone */
 
-    metrics_set(&m->connections, stopping ? 0 : http_server_connections(w->http));
+    metrics_set(&m->connections, stopping ? 0 : connections(w));
     metrics_set(&m->outbox_running, outbox_running(w->outbox));
     metrics_set(&m->outbox_queued, outbox_queued(w->outbox));
     metrics_set(&m->missed_running,

@@ -114,18 +114,27 @@ void routes_on_reject(void *app, int status, const struct sockaddr *peer)
 
 /* ---- Requests ---- */
 
-/* Answers what no route takes. */
-static void refuse(struct worker *w, struct http_exchange *x, enum metrics_route route, int status,
-                   const char *json)
+void routes_tell(struct worker *w, const struct http_exchange *x, enum metrics_route route,
+                 int status)
 {
     metrics_add(&w->metrics->requests[route][metrics_status_of(status)], 1);
     count_rejected(w, metrics_reason_of(status));
     if (logs_access(w))
         log_access(w, x, x->head.method, path_of(x->head.target), status, 0);
+}
+
+void routes_refuse(struct worker *w, struct http_exchange *x, enum metrics_route route, int status,
+                   const char *headers)
+{
+    const char *json = status == 404   ? "{\"detail\":\"Not Found\"}"
+                       : status == 405 ? "{\"detail\":\"Method Not Allowed\"}"
+                                       : "";
+
+    routes_tell(w, x, route, status);
     http_exchange_respond(x, &(struct http_response){
                                  .status = status,
-                                 .content_type = "application/json",
-                                 .headers = status == 405 ? "Allow: POST\r\n" : NULL,
+                                 .content_type = json[0] == '\0' ? NULL : "application/json",
+                                 .headers = headers[0] == '\0' ? NULL : headers,
                                  .body = { (const uint8_t *)json, strlen(json) },
                              });
 }
@@ -133,12 +142,15 @@ static void refuse(struct worker *w, struct http_exchange *x, enum metrics_route
 void routes_on_request(void *app, struct http_exchange *x)
 {
     struct worker *w = app;
-    const struct route *route = find_route(path_of(x->head.target));
+    struct lonely_span path = path_of(x->head.target);
+    const struct route *route = find_route(path);
 
-    if (route == NULL)
-        refuse(w, x, METRICS_ROUTE_UNKNOWN, 404, "{\"detail\":\"Not Found\"}");
+    if (span_is(path, "/v1/websocket"))
+        route_websocket(w, x);
+    else if (route == NULL)
+        routes_refuse(w, x, METRICS_ROUTE_UNKNOWN, 404, "");
     else if (!span_is(x->head.method, "POST"))
-        refuse(w, x, route->metric, 405, "{\"detail\":\"Method Not Allowed\"}");
+        routes_refuse(w, x, route->metric, 405, "Allow: POST\r\n");
     else
         route->on_request(w, x, route);
 }

@@ -47,6 +47,13 @@ void routes_on_request(void *app, struct http_exchange *x);
 /* on_reject of the same servers. */
 void routes_on_reject(void *app, int status, const struct sockaddr *peer);
 
+/* For what is answered at once: counts it and tells the access log. */
+void routes_tell(struct worker *w, const struct http_exchange *x, enum metrics_route route,
+                 int status);
+/* And answers. `headers`: more lines, each ending in "\r\n", or "". */
+void routes_refuse(struct worker *w, struct http_exchange *x, enum metrics_route route, int status,
+                   const char *headers);
+
 /* Makes the structure of a route's request, `size` bytes, zeroed but for its beginning. */
 void *request_create(struct worker *w, struct http_exchange *x, const struct route *route,
                      size_t size);
@@ -106,5 +113,7 @@ route_fn route_notify; /* route_notify.c */
 /* From other broadcasters: route_receive.c, route_missed.c */
 route_fn route_receive;
 route_fn route_missed;
+
+void route_websocket(struct worker *w, struct http_exchange *x); /* route_websocket.c: an upgrade */
 
 #endif

@@ -17,6 +17,7 @@
 #include "missed.h"
 #include "receivers.h"
 #include "routes.h"
+#include "session.h"
 #include "store_meter.h"
 #include "worker.h"
 
@@ -60,7 +61,7 @@ static void on_client_closed(void *arg)
 
 static void close_when_idle(struct worker *w)
 {
-    if (w->state != WORKER_STOPPING || w->holds > 0 || !w->http_closed)
+    if (w->state != WORKER_STOPPING || w->holds > 0 || !w->http_closed || !w->sessions_closed)
         return;
     w->state = WORKER_CLOSING;
     if (w->client != NULL)
@@ -77,6 +78,14 @@ static void on_http_closed(void *arg)
     close_when_idle(w);
 }
 
+static void on_sessions_closed(void *arg)
+{
+    struct worker *w = arg;
+
+    w->sessions_closed = true;
+    close_when_idle(w);
+}
+
 static void stop(struct worker *w)
 {
     if (w->state >= WORKER_STOPPING)
@@ -88,6 +97,10 @@ static void stop(struct worker *w)
         missed_sweeper_close(w->sweeper);
     if (w->outbox != NULL)
         outbox_close(w->outbox);
+    if (w->sessions != NULL)
+        sessions_close(w->sessions, on_sessions_closed, w);
+    else
+        on_sessions_closed(w);
     if (w->http != NULL)
         http_server_close(w->http, on_http_closed, w);
     else
@@ -121,6 +134,10 @@ static void drain(struct worker *w)
     if (w->b->forwarding != NULL && w == w->b->workers[0]) {
         w->drains++;
         forwarding_end(w->b->forwarding, w, on_drained, w);
+    }
+    if (w->sessions != NULL) {
+        w->drains++;
+        sessions_drain(w->sessions, on_drained, w);
     }
     http_server_drain(w->http, on_drained, w);
 }
@@ -196,6 +213,11 @@ static bool create_client(struct worker *w, char error[256])
     return true;
 }
 
+uint32_t worker_max_connections(const struct broadcaster *b)
+{
+    return (uint32_t)share(b, b->max_connections);
+}
+
 struct http_server_conf worker_server_conf(const struct broadcaster *b)
 {
     const struct conf *conf = b->conf;
@@ -207,7 +229,8 @@ struct http_server_conf worker_server_conf(const struct broadcaster *b)
         .keepalive_timeout_ms = conf->http.keepalive_timeout_ms,
         .discard_bytes = conf->http.discard_bytes,
         .max_header_bytes = (uint32_t)conf->http.max_header_bytes,
-        .max_connections = (uint32_t)share(b, b->max_connections),
+        .upgrade_timeout_ms = none_to_zero(conf->websocket.websocket_accept_timeout_ms),
+        .max_connections = worker_max_connections(b),
         .log = b->log,
         .clock = b->clock,
         .peers = b->peers,
@@ -215,18 +238,31 @@ struct http_server_conf worker_server_conf(const struct broadcaster *b)
     };
 }
 
+static int listen_on(struct worker *w, const struct broadcaster_listener *l, int fd)
+{
+    if (l->tcp)
+        return sessions_listen(w->sessions, fd, l->tls ? w->b->tls : NULL);
+    return l->tls ? http_server_listen_tls(w->http, fd, w->b->tls)
+                  : http_server_listen(w->http, fd);
+}
+
 static bool create_server(struct worker *w, size_t number, char error[256])
 {
     const struct http_server_conf server = worker_server_conf(w->b);
 
     w->http = http_server_create(&w->loop, &server, routes_on_request, w);
+    if (w->b->forwarding != NULL)
+        w->sessions = sessions_create(w);
     for (size_t i = 0; i < w->b->listener_count; i++) {
         struct broadcaster_listener *l = &w->b->listeners[i];
         int fd = l->fds[number], err;
 
+        if (l->tcp && w->sessions == NULL) {
+            snprintf(error, 256, "tcp.listen needs broadcaster.receiver_url");
+            return false;
+        }
         l->fds[number] = -1;
-        err = l->tls ? http_server_listen_tls(w->http, fd, w->b->tls)
-                     : http_server_listen(w->http, fd);
+        err = listen_on(w, l, fd);
         if (err != 0) {
             snprintf(error, 256, "cannot listen on %s: %s", l->bound, uv_strerror(err));
             return false;
@@ -350,6 +386,7 @@ void worker_destroy(struct worker *w)
         return;
     stop(w); /* nothing to do when its thread has run */
     uv_run(&w->loop, UV_RUN_DEFAULT);
+    sessions_destroy(w->sessions);
     outbox_destroy(w->outbox);
     body_lane_destroy(w->lane);
     gate_destroy(w->gate);

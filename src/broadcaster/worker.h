@@ -46,6 +46,7 @@ struct worker {
     struct store_client *store;
     struct gate *gate;
     struct outbox *outbox;
+    struct sessions *sessions;      /* NULL: none are served */
     struct missed_sweeper *sweeper; /* the first worker's only */
     struct body_lane *lane;         /* of bodies on their way to files */
     size_t chunks;                  /* deliveries that hold a part of a spooled body */
@@ -64,7 +65,7 @@ struct worker {
     uv_idle_t no_wait;          /* ... and keeps the poll from waiting */
     size_t collected_bytes;     /* held for requests whose fields are not complete */
     size_t max_collected_bytes; /* this worker's share of limits.max_body_memory */
-    bool http_closed;
+    bool http_closed, sessions_closed;
     uint8_t random[WORKER_RANDOM_POOL];
     size_t random_left;
 };
@@ -83,6 +84,9 @@ void worker_destroy(struct worker *w);
 /* While held, the worker keeps its outbox, store and loop. On the worker's thread. */
 void worker_hold(struct worker *w);
 void worker_release(struct worker *w);
+
+/* A worker's share of the connections of one kind, HTTP or raw TCP. */
+uint32_t worker_max_connections(const struct broadcaster *b);
 
 /* What every HTTP server of the broadcaster has in common, and the rest as for the public ones. */
 struct http_server_conf worker_server_conf(const struct broadcaster *b);

@@ -75,8 +75,10 @@ void http_conn_enter(struct http_conn *c, enum conn_state state)
         set_deadline(c, DEADLINE_HEADER, conf->header_timeout_ms);
     else if (state == CONN_BODY)
         begin_body_time(c);
-    else if (state == CONN_LINGER || state == CONN_SWITCHING)
+    else if (state == CONN_LINGER)
         set_deadline(c, DEADLINE_LINGER, conf->header_timeout_ms);
+    else if (state == CONN_SWITCHING)
+        set_deadline(c, DEADLINE_UPGRADE, conf->upgrade_timeout_ms);
 }
 
 void http_conn_release(struct http_conn *c)

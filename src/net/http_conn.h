@@ -24,7 +24,8 @@ enum conn_deadline {
     DEADLINE_HEADER,
     DEADLINE_BODY_IDLE,
     DEADLINE_BODY_TOTAL,
-    DEADLINE_LINGER
+    DEADLINE_LINGER,
+    DEADLINE_UPGRADE
 };
 
 /* In the order of a request's life. */

@@ -21,6 +21,7 @@ struct http_server_conf {
     uint64_t header_timeout_ms;
     uint64_t body_idle_timeout_ms; /* no byte of a body; 0: none */
     uint64_t body_timeout_ms;      /* whole body; 0: none */
+    uint64_t upgrade_timeout_ms;   /* for a 101 to leave; 0: none */
     uint64_t keepalive_timeout_ms; /* idle connection, also a new one that sends nothing */
     uint64_t discard_bytes;        /* of a refused body are read and thrown away, then closed */
     uint32_t max_header_bytes;     /* request line and headers; more: 431 (or 414) */

@@ -14,7 +14,7 @@
 #include "mem.h"
 #include "tables.h"
 
-#define N_OPTIONS 62
+#define N_OPTIONS 80
 
 static char folder[] = "/tmp/test_conf.XXXXXX";
 static char path[64];
@@ -68,6 +68,11 @@ static void defaults(void **state)
     assert_true(c.http.body_timeout_ms == CONF_NONE);
     assert_true(c.http.discard_bytes == 1048576);
     assert_true(c.http.max_header_bytes == 16384);
+    assert_int_equal(c.tcp.listen.count, 0);
+    assert_int_equal(c.tcp.tls_listen.count, 0);
+    assert_true(c.tcp.max_frame == 16777216);
+    assert_true(c.tcp.outgoing_max_message_size == 16777216);
+    assert_true(c.tcp.user_timeout_ms == 40000);
     assert_null(c.tls.certificate);
     assert_null(c.tls.key);
     assert_null(c.tls.client_ca);
@@ -100,6 +105,20 @@ static void defaults(void **state)
     assert_string_equal(c.webhook.deny.items[6], "ff00::/8");
     assert_null(c.webhook.ca_file);
     assert_null(c.webhook.proxy);
+    assert_true(c.websocket.websocket_accept_timeout_ms == 2000);
+    assert_true(c.websocket.configure_timeout_ms == 10000);
+    assert_true(c.websocket.websocket_max_pending_sends == 255);
+    assert_true(c.websocket.websocket_max_unprocessed_receives == 255);
+    assert_true(c.websocket.websocket_send_max_unacknowledged == 64);
+    assert_true(c.websocket.websocket_minimal_headers);
+    assert_true(c.websocket.websocket_large_direct_send_timeout_ms == 300);
+    assert_true(c.websocket.outgoing_max_ws_message_size == 4194303);
+    assert_true(c.websocket.max_frame == 16777216);
+    assert_string_equal(c.websocket.websocket_count_parts, "auto");
+    assert_true(c.websocket.ping_interval_ms == 20000);
+    assert_true(c.websocket.ping_timeout_ms == 20000);
+    assert_int_equal(c.websocket.allowed_origins.count, 1);
+    assert_string_equal(c.websocket.allowed_origins.items[0], "*");
     assert_true(c.missed.sweep_missed_interval_ms == 10000);
     assert_true(c.missed.max_retries == 20);
     assert_float_equal(c.missed.expo_factor, 1, 0);
@@ -218,8 +237,6 @@ static const struct file_error_case {
     { "[tls]\ncertificate =\n", "x.ini:2: tls.certificate: \"\": expected a path, or none" },
     { "[tls]\nclient_certificate = yes\n", "x.ini:2: tls.client_certificate: \"yes\": expected one "
                                            "of: none optional required" },
-    /* Named by the list of all options, but not made yet. */
-    { "[tcp]\nlisten = a:1\n", "x.ini:1: unknown section [tcp]" },
     { "[log]\nlevel = warn\n[http]\n[log]\nlevel = warn\n",
       "x.ini:5: log.level is given twice, first in line 2" },
     { "[log]\nlevel = loud\n",
@@ -341,6 +358,8 @@ static const char *value_after(const char *assignment)
 {
     static char line[256];
     const char *key = strchr(assignment, '.') + 1;
+    size_t section_len = (size_t)(key - 1 - assignment);
+    bool in_section = false;
     size_t key_len = (size_t)(strchr(key, '=') - key), len;
     char *sample = NULL;
     struct conf_error error;
@@ -355,8 +374,11 @@ static const char *value_after(const char *assignment)
     fclose(f);
     line[0] = '\0';
     for (char *at = strtok(sample, "\n"); at != NULL; at = strtok(NULL, "\n")) {
+        if (*at == '[')
+            in_section =
+                strncmp(at + 1, assignment, section_len) == 0 && at[section_len + 1] == ']';
         at += *at == '#';
-        if (strncmp(at, key, key_len) == 0 && strncmp(at + key_len, " = ", 3) == 0)
+        if (in_section && strncmp(at, key, key_len) == 0 && strncmp(at + key_len, " = ", 3) == 0)
             snprintf(line, sizeof line, "%s", at + key_len + 3);
     }
     free(sample);
@@ -462,6 +484,24 @@ static const struct value_case {
     { "broadcaster.admin_listen=127.0.0.1:65536", NULL },
     { "broadcaster.admin_listen=127.0.0.1:1 127.0.0.1:2", NULL },
     { "broadcaster.admin_listen=", NULL },
+    { "tcp.max_frame=256K", "256K" },
+    { "tcp.max_frame=262143", NULL },
+    { "tcp.max_frame=4294967295", "4294967295" },
+    { "tcp.max_frame=4G", NULL },
+    { "tcp.outgoing_max_message_size=none", "none" },
+    { "tcp.outgoing_max_message_size=511", NULL },
+    { "tcp.user_timeout=999ms", NULL },
+    { "websocket.websocket_send_max_unacknowledged=none", "none" },
+    { "websocket.websocket_send_max_unacknowledged=0", NULL },
+    { "websocket.websocket_count_parts=first", "first" },
+    { "websocket.websocket_count_parts=all", NULL },
+    { "websocket.allowed_origins=https://a.example http://b:8080",
+      "https://a.example http://b:8080" },
+    { "websocket.allowed_origins=* null", "* null" },
+    { "websocket.allowed_origins=none", NULL },
+    { "websocket.allowed_origins=a.example", NULL },
+    { "websocket.allowed_origins=https://", NULL },
+    { "websocket.allowed_origins=https://a/", NULL },
     { "missed.expo_base=1.5", "1.5" },
     { "missed.expo_base=0", "0" },
     { "missed.expo_base=100", "100" },
@@ -623,6 +663,12 @@ static const struct check_case {
     { "broadcaster.tls_listen=a:0 a:0", "tls.certificate=x",
       "broadcaster.tls_listen needs tls.certificate and tls.key" },
     { "broadcaster.tls_listen=a:1", "broadcaster.tls_listen=none", NULL },
+    { "tcp.listen=127.0.0.1:3003", NULL,
+      "tcp.listen: \"127.0.0.1:3003\" is in broadcaster.listen too" },
+    { "tcp.listen=a:1", "broadcaster.admin_listen=a:1",
+      "broadcaster.admin_listen: \"a:1\" is in tcp.listen too" },
+    { "tcp.tls_listen=a:1", NULL, "tcp.tls_listen needs tls.certificate and tls.key" },
+    { "tcp.listen=a:1", "tcp.tls_listen=a:1", "tcp.tls_listen: \"a:1\" is in tcp.listen too" },
     { "tls.client_certificate=required", NULL, NULL },
     { "missed.expo_max=1000", NULL,
       "missed.expo_factor, expo_base and expo_max: a wait would exceed a year" },
