@@ -19,6 +19,8 @@
 
 #include <lonely/span.h>
 
+#include "replay.h"
+
 enum store_status {
     STORE_OK,
     STORE_CONFLICT,    /* subscribe: that (url, key) exists already; nothing changed */
@@ -58,14 +60,6 @@ struct store_feed {
     void (*add)(void *arg, const struct store_row *row);
     void (*remove)(void *arg, const struct store_row *row);
     void *arg;
-};
-
-/* A used mac: enough of its bytes to know it again, and when it may be forgotten (seconds since 1970).
- * (doc/protocol/auth.md, 3) */
-#define STORE_MAC_SIZE 16
-struct store_mac {
-    uint8_t code[STORE_MAC_SIZE]; /* the first bytes of the mac */
-    uint64_t keep_until_s;
 };
 
 /* Where the store sends used macs: the process's set. Any thread, also several at once. */

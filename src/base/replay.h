@@ -13,7 +13,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "store.h"
+/* A used mac: enough of its bytes to know it again, and when it may be forgotten (seconds since 1970).
+ * (doc/protocol/auth.md, 3) */
+#define STORE_MAC_SIZE 16
+struct store_mac {
+    uint8_t code[STORE_MAC_SIZE]; /* the first bytes of the mac */
+    uint64_t keep_until_s;
+};
 
 struct replay;
 
