@@ -4,11 +4,13 @@ import hashlib
 import http.client
 import os
 import signal
+import ssl
 import struct
+import subprocess
 
 import pytest
 
-from conftest import wait_until
+from conftest import PATIENCE, wait_until
 from stateful_client import (CONFIRM_NOTIFY, CONTINUE_NOTIFY, NOTIFY_STREAM, RECEIVE_STREAM,
                              SUBSCRIBE_GLOB, TcpClient, WebsocketClient, confirm_receive, configure,
                              frame, notify, notify_parts, subscribe)
@@ -158,6 +160,29 @@ def test_who_does_not_keep_up_is_dropped(begin):
         assert counts == [2] * 14 + [1] * 6
         assert slow.ended() == 1013
     wait_until(lambda: any("session_overflow" in line for line in broadcaster.err), "a log line")
+
+
+def test_sessions_under_tls(start_broadcaster, tmp_path):
+    """Both transports, and a message longer than a TLS record and a part."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                    "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", cert, "-subj",
+                    "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
+                   check=True, capture_output=True, timeout=PATIENCE)
+    broadcaster = start_broadcaster(
+        tls__certificate=cert, tls__key=key, broadcaster__tls_listen="127.0.0.1:0",
+        tcp__tls_listen="127.0.0.1:0", tcp__outgoing_max_message_size="100000")
+    wait_until(lambda: any(line.startswith("ready tcps ") for line in broadcaster.out), "tcps")
+    ready = dict(line.split()[1:] for line in broadcaster.out)
+    context = ssl.create_default_context(cafile=cert)
+    body = os.urandom(500000)
+    with WebsocketClient(ready["https"], context) as publisher, \
+            TcpClient(ready["tcps"], context) as subscriber:
+        publisher.configure()
+        subscriber.configure()
+        subscriber.subscribe(b"t")
+        assert publisher.notify(b"t", body) == 1
+        assert subscriber.message() == (b"t", body)
 
 
 def test_what_is_no_websocket(broadcaster):

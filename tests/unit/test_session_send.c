@@ -526,6 +526,96 @@ static void a_notify_is_good_once(void **state)
     assert_int_equal(fx.notify_count, 1);
 }
 
+/* ---- Authorization that takes time ---- */
+
+static struct lonely_message signed_notify(struct lonely_span body)
+{
+    struct lonely_message m = peer_notify("n", "t", body);
+
+    m.as.notify.authorization =
+        sign((struct lonely_auth_input){ .op = LONELY_AUTH_NOTIFY,
+                                         .topic = LIT("t"),
+                                         .identifier = LIT("n"),
+                                         .hash = { peer_sha512, sizeof(peer_sha512) } });
+    return m;
+}
+
+static void send_signed_configure(void)
+{
+    static const uint8_t nonce[LONELY_NONCE_BYTES] = { 9 };
+    struct lonely_message m = {
+        .type = LONELY_S2B_CONFIGURE,
+        .as.configure.subscriber_nonce = { nonce, sizeof(nonce) },
+    };
+
+    m.as.configure.authorization = sign((struct lonely_auth_input){
+        .op = LONELY_AUTH_STATEFUL_CONFIGURE, .nonce = m.as.configure.subscriber_nonce });
+    fx_send(m);
+}
+
+/* Nothing behind a frame is looked at before its authorization is known, and nothing is done before. */
+static void frames_wait_for_used_macs(void **state)
+{
+    struct lonely_message m;
+    uint8_t frame[512];
+    size_t len;
+
+    (void)state;
+    fx.macs_wait = true;
+    fx_open(BOTH_HMAC, TRANSPORT_WEBSOCKET, false);
+    send_signed_configure();
+    fx_no_more();
+    assert_false(fx.t.reading);
+    fx_macs_answer(STORE_OK);
+    fx_next(LONELY_B2S_CONFIRM_CONFIGURE);
+    assert_true(fx.t.reading);
+    fx_send(signed_notify(LIT("body"))); /* in one piece */
+    assert_false(fx.t.reading);
+    assert_int_equal(fx.notify_count, 0);
+    fx_macs_answer(STORE_OK);
+    assert_int_equal(fx.notify_count, 1);
+    assert_memory_equal(body_span(fx.notifies[0].body).ptr, "body", 4);
+    fx_notified(0, HUB_OK, 1);
+    fx_next(LONELY_B2S_CONFIRM_NOTIFY);
+    m = signed_notify(LIT("BODY"));
+    m.direction = LONELY_S2B;
+    m.minimal = true;
+    assert_int_equal(lonely_message_serialize(&m, frame, sizeof(frame), &len), LONELY_OK);
+    fx_piece(frame, len - 2, len, true, false); /* the rest after the verdict */
+    assert_false(fx.t.reading);
+    fx_macs_answer(STORE_OK);
+    assert_true(fx.t.reading);
+    fx_piece(frame + len - 2, 2, len, false, true);
+    assert_int_equal(fx.notify_count, 2);
+    assert_memory_equal(body_span(fx.notifies[1].body).ptr, "BODY", 4);
+}
+
+static void used_macs_that_are_not_known(void **state)
+{
+    (void)state;
+    fx.macs_wait = true;
+    fx_open(BOTH_HMAC, TRANSPORT_WEBSOCKET, false);
+    send_signed_configure();
+    fx_macs_answer(STORE_UNAVAILABLE);
+    assert_ended(TRANSPORT_FAILED);
+    fx_no_more();
+}
+
+static void the_end_before_the_verdict(void **state)
+{
+    (void)state;
+    fx.macs_wait = true;
+    fx_open(BOTH_HMAC, TRANSPORT_WEBSOCKET, false);
+    send_signed_configure();
+    fx_macs_answer(STORE_OK);
+    fx_next(LONELY_B2S_CONFIRM_CONFIGURE);
+    fx_send(signed_notify(LIT("body")));
+    peer_leaves(TRANSPORT_LOST);
+    fx_run();
+    fx_macs_answer(STORE_OK);
+    assert_int_equal(fx.notify_count, 0);
+}
+
 int main(void)
 {
 #define TEST(name)        cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -546,6 +636,9 @@ int main(void)
         SIGNED_TEST(a_signature_counts_once),
         SIGNED_TEST(no_signature),
         SIGNED_TEST(a_notify_is_good_once),
+        SIGNED_TEST(frames_wait_for_used_macs),
+        SIGNED_TEST(used_macs_that_are_not_known),
+        SIGNED_TEST(the_end_before_the_verdict),
     };
 
     return cmocka_run_group_tests_name("session_send", tests, NULL, NULL);
