@@ -4,6 +4,7 @@ the server or to one of them. (doc/architecture.md, store and index; doc/operati
 
 import contextlib
 import itertools
+import os
 import signal
 import subprocess
 import threading
@@ -165,6 +166,45 @@ def test_passwords(start, shared_server, tmp_path):
     result = subprocess.run([LONELYPSS, "--config", folder / "lonelypss.ini", "--listen", "127.0.0.1:0"],
                             capture_output=True, text=True, timeout=PATIENCE)
     assert (result.returncode, "database-password: cannot read" in result.stderr) == (1, True)
+
+
+def test_tls(start, tmp_path, subscriber):
+    """Answers of many records; a certificate that is not trusted."""
+    server = make_server()
+    try:
+        key, certificate = server.folder / "key.pem", server.folder / "certificate.pem"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                        "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", certificate,
+                        "-days", "2", "-subj", "/CN=db", "-addext", "subjectAltName=IP:127.0.0.1"],
+                       check=True, capture_output=True, timeout=PATIENCE)
+        for path in (key, certificate):
+            path.chmod(0o600)
+            if server.user:
+                os.chown(path, server.user.pw_uid, server.user.pw_gid)
+        server.stop()
+        server.settings = {"ssl": "on", "ssl_cert_file": certificate, "ssl_key_file": key}
+        server.start()
+        root = tmp_path / "root.pem"
+        root.write_bytes(certificate.read_bytes())
+        url = f"{server.url}?sslmode=verify-full&sslrootcert={root}"
+        first, second = start(url, "first"), start(url, "second")
+        assert server.query("SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) "
+                            "WHERE application_name = 'lonelypss'") == [["t"]]
+        big = "x" * 60000
+        for i in range(40):
+            subscribe(first, "exact", subscriber.url(), f"{i}{big}")
+            if i % 8 == 7:
+                assert notify(second, f"{i}{big}") == 1
+        assert check(first, subscriber.url()) == check(second, subscriber.url())
+        folder = setup_folder(tmp_path / "third", "--db", "postgres", "--db-url",
+                              f"{server.url}?sslmode=verify-full&sslrootcert=/dev/null")
+        result = subprocess.run(
+            [LONELYPSS, "--config", folder / "lonelypss.ini", "--listen", "127.0.0.1:0"],
+            capture_output=True, text=True, timeout=PATIENCE)
+        assert result.returncode == 1
+        assert "certificate" in result.stderr
+    finally:
+        server.close()
 
 
 def test_unreachable_at_start(start, tmp_path):

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include <openssl/ssl.h>
+
 #include "clock.h"
 #include "mem.h"
 #include "postgres_schema.h"
@@ -46,11 +48,20 @@ static uint64_t no_later(const struct postgres_conn *c, uint64_t until_ms)
     return stop_by != 0 && stop_by < until_ms ? stop_by : until_ms;
 }
 
+bool postgres_has_more(PGconn *pg)
+{
+    SSL *ssl = PQsslInUse(pg) != 0 ? PQsslStruct(pg, "OpenSSL") : NULL;
+
+    return ssl != NULL && SSL_pending(ssl) > 0;
+}
+
 /* false: it is `until_ms`, or the store closes and the wait is of no use to it. */
 static bool wait_for(const struct postgres_conn *c, PGconn *pg, short events, uint64_t until_ms)
 {
     struct pollfd fd = { .fd = PQsocket(pg), .events = events };
 
+    if (postgres_has_more(pg))
+        return true;
     for (;;) {
         uint64_t now = now_ms(), until = no_later(c, until_ms);
         uint64_t left = until > now ? until - now : 0;

@@ -71,6 +71,9 @@ PGconn *postgres_conn_release(struct postgres_conn *c);
 /* Closes it such that nothing that the server has not received yet will still be sent. */
 void postgres_finish(PGconn *pg);
 
+/* Has TLS decrypted more than libpq has taken? The socket does not tell of that. */
+bool postgres_has_more(PGconn *pg);
+
 /* --- statements ----------------------------------------------------------------------------- */
 
 #define POSTGRES_PARAMS_MAX 6

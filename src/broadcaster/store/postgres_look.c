@@ -166,14 +166,23 @@ static void take_notifications(struct postgres_look *l)
     }
 }
 
+static bool consume(struct postgres_look *l)
+{
+    do {
+        if (PQconsumeInput(l->pg) == 0)
+            return false;
+    } while (postgres_has_more(l->pg));
+    return true;
+}
+
 static void on_timer(uv_timer_t *timer);
 
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct postgres_look *l = poll->data;
 
-    if (status < 0 || ((events & UV_READABLE) != 0 && PQconsumeInput(l->pg) == 0) ||
-        !read_results(l) || PQstatus(l->pg) != CONNECTION_OK || !flush(l)) {
+    if (status < 0 || ((events & UV_READABLE) != 0 && !consume(l)) || !read_results(l) ||
+        PQstatus(l->pg) != CONNECTION_OK || !flush(l)) {
         broken(l);
         return;
     }
