@@ -189,6 +189,8 @@ class TcpClient(Client):
 
 
 class WebsocketClient(Client):
+    answers_pings = True
+
     def __init__(self, address, context=None, headers=()):
         super().__init__(address, context)
         lines = [
@@ -228,7 +230,8 @@ class WebsocketClient(Client):
                 (size,) = struct.unpack(">Q", self.read(8))
             data, opcode = self.read(size), first & 0x0f
             if opcode == 9:
-                self.send_raw(10, data)
+                if self.answers_pings:
+                    self.send_raw(10, data)
             elif opcode == 8:
                 raise Closed(struct.unpack_from(">H", data)[0] if data else None)
             else:

@@ -147,6 +147,36 @@ def test_silence_is_not_configure(begin):
         assert client.ended() == 1008
 
 
+def test_pings(begin):
+    _, connect = begin(websocket__ping_interval="50ms", websocket__ping_timeout="500ms")
+    with connect("websocket") as client:
+        client.answers_pings = False
+        assert client.ended() == 1011
+
+
+def test_metrics(begin):
+    broadcaster, connect = begin(broadcaster__admin_listen="127.0.0.1:0")
+    admin = next(line.split()[2] for line in broadcaster.out if line.startswith("ready admin "))
+
+    def value(name):
+        connection = http.client.HTTPConnection(admin)
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+        return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + " "))
+
+    with connect("websocket") as client, connect("tcp"):
+        client.subscribe(b"t")
+        assert client.notify(b"u", b"") == 0
+        assert value('lonelypss_sessions{transport="websocket"}') == 1
+        assert value('lonelypss_sessions{transport="tcp"}') == 1
+        frames = 'lonelypss_session_frames_total{transport="websocket",direction="%s"}'
+        assert (value(frames % "in"), value(frames % "out")) == (3, 3)
+        client.send(b"")
+        assert client.ended() == 1002
+    wait_until(lambda: value('lonelypss_sessions_ended_total{reason="malformed"}') == 1, "an end")
+    wait_until(lambda: value('lonelypss_sessions{transport="tcp"}') == 0, "the other end")
+
+
 def test_who_does_not_keep_up_is_dropped(begin):
     broadcaster, connect = begin(websocket__websocket_max_pending_sends=10,
                                  websocket__websocket_send_max_unacknowledged=3)
