@@ -399,13 +399,25 @@ static void on_rows_ended(void *arg, enum store_status status)
     f->end_done(f->end_arg);
 }
 
-/* All at once; also what a crash left behind. */
+static bool has_rows(struct forwarding *f)
+{
+    bool has;
+
+    uv_mutex_lock(&f->lock);
+    has = f->rows[STORE_EXACT].count + f->rows[STORE_GLOB].count > 0;
+    uv_mutex_unlock(&f->lock);
+    return has;
+}
+
+/* All at once; also what a crash left behind. A store that cannot answer keeps nobody waiting for nothing. */
 static void end_rows(struct forwarding *f)
 {
     struct worker *w = f->end_worker;
     const struct lonely_span url = { (const uint8_t *)f->url, f->url_len };
 
-    if (w->state >= WORKER_STOPPING)
+    if (!has_rows(f))
+        on_rows_ended(f, STORE_OK);
+    else if (w->state >= WORKER_STOPPING)
         on_rows_ended(f, STORE_UNAVAILABLE);
     else
         w->b->store_ops->set(w->store, url, &nothing, on_rows_ended, f);
