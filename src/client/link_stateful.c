@@ -64,7 +64,10 @@ static void give_up(struct stateful_link *l)
 /* Everybody was tried in this pass. */
 static void end_pass(struct stateful_link *l)
 {
-    if (l->pass > stateful_client(l)->conf.outgoing_initial_connect_retries) {
+    const struct client_conf *conf = &stateful_client(l)->conf;
+
+    if (l->pass >
+        (l->stood ? conf->outgoing_reconnect_retries : conf->outgoing_initial_connect_retries)) {
         give_up(l);
         return;
     }
@@ -211,6 +214,7 @@ void stateful_opened(struct stateful_link *l)
 
     uv_timer_stop(&l->timer);
     l->state = STATEFUL_OPEN;
+    l->stood = true;
     l->opened_ms = clock_mono_ms(c->clock);
     for (size_t i = 0; i < 2; i++) {
         list_foreach (lists[i], node, next) {

@@ -67,6 +67,8 @@
       "HTTP: compare what broadcasters have stored with what is wanted, and repair it")            \
     X(outgoing_initial_connect_retries, outgoing_initial_connect_retries, COUNT, "5", 0, 1000000,  \
       false, "Websocket, TCP: passes over the broadcasters after the first, before giving up")     \
+    X(outgoing_reconnect_retries, outgoing_reconnect_retries, COUNT, "5", 0, 1000000, true,        \
+      "The same once a connection has stood; none: never give up")                                 \
     X(outgoing_min_reconnect_interval, outgoing_min_reconnect_interval_ms, TIME_MS, "10s", 0,      \
       MAX_MS, false, "A connection that stood so long was good: its loss starts a new first pass") \
     X(max_websocket_message_size, max_websocket_message_size, SIZE, "1M", 4096, 16777216, true,    \

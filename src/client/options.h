@@ -44,7 +44,8 @@ struct client_conf {
         outgoing_http_timeout_connect_ms, outgoing_http_timeout_sock_read_ms,
         outgoing_http_timeout_sock_connect_ms, resubscribe_interval_ms;
     bool outgoing_retry_ambiguous;
-    uint64_t outgoing_initial_connect_retries, outgoing_min_reconnect_interval_ms;
+    uint64_t outgoing_initial_connect_retries, outgoing_reconnect_retries,
+        outgoing_min_reconnect_interval_ms;
     uint64_t max_websocket_message_size, max_frame;
     uint64_t websocket_open_timeout_ms, websocket_close_timeout_ms, websocket_heartbeat_interval_ms;
     bool websocket_minimal_headers, check_confirmations;

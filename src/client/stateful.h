@@ -91,6 +91,7 @@ struct stateful_link {
     uv_timer_t timer;               /* of WAITING, and of what is awaited when connecting */
     uint64_t opened_ms;
     bool closing;
+    bool stood;                       /* a connection was open once */
     bool stable;                      /* the connection that ended was a good one */
     enum lonely_client_error lost_as; /* and else: why it ended */
     char lost_why[256];

@@ -1,0 +1,48 @@
+/*
+ * The bar (bar.h). Called by cmd_notify.c each BAR_INTERVAL_MS.
+ */
+#include "bar.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "clock.h"
+
+#define LARGE_BYTES ((uint64_t)1 << 20)
+#define WIDTH       30
+
+void bar_init(struct bar *b, uint64_t size)
+{
+    atomic_init(&b->done, 0);
+    b->size = size;
+    b->began_ms = clock_mono_ms(&clock_system);
+    b->shown = size >= LARGE_BYTES && isatty(STDERR_FILENO);
+}
+
+static double mib(uint64_t bytes)
+{
+    return (double)bytes / (1 << 20);
+}
+
+void bar_draw(struct bar *b)
+{
+    uint64_t done = atomic_load(&b->done);
+    double spent_s = (double)(clock_mono_ms(&clock_system) - b->began_ms) / 1000;
+    double part = b->size > 0 ? (double)done / (double)b->size : 1;
+    char filled[WIDTH + 1];
+
+    if (!b->shown)
+        return;
+    memset(filled, ' ', WIDTH);
+    filled[WIDTH] = '\0';
+    memset(filled, '#', (size_t)(part * WIDTH));
+    fprintf(stderr, "\r[%s] %3.0f%%  %.1f of %.1f MiB  %.1f MiB/s ", filled, part * 100, mib(done),
+            mib(b->size), spent_s > 0 ? mib(done) / spent_s : 0.0);
+}
+
+void bar_clear(struct bar *b)
+{
+    if (b->shown)
+        fputs("\r\033[K", stderr);
+}

@@ -1,0 +1,11 @@
+/*
+ * The commands, each in cmd_<name>.c.
+ */
+#ifndef COMMANDS_H
+#define COMMANDS_H
+
+#include "cli.h"
+
+extern const struct cli_command cmd_subscribe, cmd_notify, cmd_completion;
+
+#endif
