@@ -250,3 +250,36 @@ def dead_url():
     port = DeadPort()
     yield port.url
     port.close()
+
+
+@pytest.fixture(scope="session")
+def database_servers():
+    """get(kind): a server for all tests that ask; None for SQLite. A skip where it is not installed."""
+    import cluster
+
+    servers = {}
+
+    def get(kind):
+        if kind not in servers:
+            try:
+                servers[kind] = cluster.PLACES[kind].start_server()
+            except cluster.Missing as e:
+                pytest.skip(str(e))
+        return servers[kind]
+
+    yield get
+    for server in servers.values():
+        if server is not None:
+            server.close()
+
+
+@pytest.fixture
+def make_cluster(database_servers, start_broadcaster, tmp_path):
+    """make(kind, **settings): a Cluster without members (cluster.py)."""
+    import cluster
+
+    def make(kind, **settings):
+        return cluster.Cluster(kind, database_servers(kind), start_broadcaster, tmp_path / "cluster",
+                               **settings)
+
+    return make

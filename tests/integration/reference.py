@@ -22,8 +22,9 @@ async def _bind_nothing(router: APIRouter) -> None:
 
 @contextlib.asynccontextmanager
 async def reference_client(broadcaster, secrets=None, receives=True, resubscribe_interval=300,
-                           host_suffix="", tracing_file=":memory:"):
-    """A running HttpPubSubClient of lonelypsc, over HTTP, with simple tracing."""
+                           host_suffix="", tracing_file=":memory:", others=()):
+    """A running HttpPubSubClient of lonelypsc, over HTTP, with simple tracing. It knows `others`, too, and
+    goes there only when the first does not answer."""
     port = free_port()
     to_subscriber, to_broadcaster = get_auth_config_from_file(
         str(secrets or broadcaster.folder / "subscriber-secrets.json"))
@@ -33,7 +34,8 @@ async def reference_client(broadcaster, secrets=None, receives=True, resubscribe
             bind=({"type": "uvicorn", "host": "127.0.0.1", "port": port} if receives
                   else {"type": "manual", "callback": _bind_nothing}),
             host=f"http://127.0.0.1:{port}{host_suffix}",
-            broadcasters=[{"host": broadcaster.url}],
+            broadcasters=[{"host": broadcaster.url, "priority": 1},
+                          *({"host": other.url, "priority": 2} for other in others)],
             outgoing_retries_per_broadcaster=2,
             resubscribe_interval=resubscribe_interval,
             message_body_spool_size=10 * 1024 * 1024,

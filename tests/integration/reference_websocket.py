@@ -13,12 +13,14 @@ from conftest import PATIENCE
 
 
 @contextlib.asynccontextmanager
-async def websocket_client(broadcaster, secrets=None):
-    """A running WebsocketPubSubClient of lonelypsc, with the values that its documents suggest."""
+async def websocket_client(broadcaster, secrets=None, others=()):
+    """A running WebsocketPubSubClient of lonelypsc, with the values that its documents suggest. It goes to
+    `others` only when the first broadcaster does not answer."""
     to_subscriber, to_broadcaster = get_auth_config_from_file(
         str(secrets or broadcaster.folder / "subscriber-secrets.json"))
     config = make_websocket_pub_sub_config(
-        broadcasters=[{"host": broadcaster.url.replace("http", "ws", 1)}],
+        broadcasters=[{"host": b.url.replace("http", "ws", 1), "priority": 1 if b is broadcaster else 2}
+                      for b in (broadcaster, *others)],
         outgoing_initial_connect_retries=5,
         outgoing_min_reconnect_interval=10,
         max_websocket_message_size=1048576,
