@@ -3,7 +3,9 @@
  * (doc/protocol/http.md, 10; doc/protocol/session.md, 5.3)
  *
  * Who is told to unsubscribe deletes our row, so only what shows that the row is of no use is answered so;
- * the order of the checks is the protocol's.
+ * the order of the checks is the protocol's. A lonelypss is never told: while it deletes the row a session may
+ * come and be confirmed, whose messages would then be lost. The row of nobody goes by our own sweep, in
+ * turn with what sessions ask for (forwarding.c).
  */
 #include <string.h>
 #include <strings.h>
@@ -18,6 +20,8 @@ struct receive_request {
     uint8_t sha512[LONELY_SHA512_BYTES]; /* of the header */
     size_t head_needed;                  /* bytes with which to try again */
     bool parsed;
+    bool from_lonelypss;
+    bool nobody; /* wants it; only a lonelypss comes to be told how many that are */
     struct lonely_stateless fields; /* point into what was collected */
     uint64_t received;              /* bytes of the message */
     struct match *match;            /* under way; NULL: none */
@@ -98,7 +102,7 @@ static bool unsubscribe(struct receive_request *r, int status)
 {
     static const uint8_t body[] = { 0, LONELY_STATELESS_RESPONSE_UNSUBSCRIBE_IMMEDIATE };
 
-    if (status != NOBODY_WANTS_IT && status != 401 && status != 403)
+    if (r->from_lonelypss || (status != NOBODY_WANTS_IT && status != 401 && status != 403))
         return false;
     request_answer_with(&r->upload.request, status == NOBODY_WANTS_IT ? 400 : status,
                         "application/octet-stream", (struct lonely_span){ body, sizeof(body) });
@@ -106,9 +110,18 @@ static bool unsubscribe(struct receive_request *r, int status)
     return true;
 }
 
+/* Is there no need of the message? Then the request is answered and gone. */
+static bool answer_early(struct receive_request *r, int status)
+{
+    if (status != 0 || !r->nobody)
+        return unsubscribe(r, status);
+    on_delivered(r, 0);
+    return true;
+}
+
 static void on_checked(struct request *request, int status)
 {
-    if (!unsubscribe((struct receive_request *)request, status))
+    if (!answer_early((struct receive_request *)request, status))
         upload_authorized(request, status);
 }
 
@@ -124,7 +137,10 @@ static int authorize(struct receive_request *r, uint32_t count)
         .hash = { r->sha512, sizeof(r->sha512) },
     };
 
-    return count == 0 ? NOBODY_WANTS_IT : request_authorize(&r->upload.request, &in, on_checked);
+    r->nobody = count == 0;
+    if (r->nobody && !r->from_lonelypss)
+        return NOBODY_WANTS_IT;
+    return request_authorize(&r->upload.request, &in, on_checked);
 }
 
 static void on_matched(void *arg, uint32_t count)
@@ -200,7 +216,7 @@ static bool begin(struct receive_request *r)
 {
     int status = check(r);
 
-    return !unsubscribe(r, status) && upload_begin(&r->upload, status, r->fields.message_len);
+    return !answer_early(r, status) && upload_begin(&r->upload, status, r->fields.message_len);
 }
 
 static void add_message(struct receive_request *r, struct lonely_span bytes)
@@ -251,6 +267,15 @@ static bool read_digest(const struct http_head *head, uint8_t sha512[LONELY_SHA5
     return err == LONELY_OK;
 }
 
+static bool is_from_lonelypss(const struct http_head *head)
+{
+    static const char product[] = "lonelypss/";
+    const struct http_header *agent = http_head_find(head, "User-Agent");
+
+    return agent != NULL && agent->value.len >= sizeof(product) - 1 &&
+           memcmp(agent->value.ptr, product, sizeof(product) - 1) == 0;
+}
+
 void route_receive(struct worker *w, struct http_exchange *x, const struct route *route)
 {
     static const struct http_body_ops ops = { on_piece, on_end, request_on_abort };
@@ -260,8 +285,10 @@ void route_receive(struct worker *w, struct http_exchange *x, const struct route
     r->upload.request.release = release;
     r->head_needed = 1;
     if (read_digest(&x->head, r->sha512) && f != NULL &&
-        own_urls_is(x, forwarding_url(f), w->b->tls == NULL))
+        own_urls_is(x, forwarding_url(f), w->b->tls == NULL)) {
+        r->from_lonelypss = is_from_lonelypss(&x->head);
         http_exchange_read_body(x, &ops, r);
-    else
+    } else {
         unsubscribe(r, NOBODY_WANTS_IT);
+    }
 }

@@ -106,6 +106,7 @@ def test_rows_go_at_the_end(start_broadcaster):
     ours = start_broadcaster(missed__sweep_missed_interval="1h")
     subscribe(ours, "exact", "http://192.0.2.0:3002/v1/receive", b"foo")
     subscribe(ours, "exact", ours.url + RECEIVE, b"foo")
+    assert notify(ours, b"bar") == 0  # so that it has read what somebody wrote in its name
     assert ours.stop() == 0
     assert ours.query(f"SELECT url FROM {TABLE}") == [("http://192.0.2.0:3002/v1/receive",)]
 
