@@ -6,9 +6,8 @@ import signal
 
 import pytest
 
-import lonelypsc
 from conftest import setup_folder, wait_until
-from lonelypsc import TRANSPORTS, Subscriber, notify, run
+from shell_client import TRANSPORTS, Subscriber, notify, run
 
 
 class Urls:
