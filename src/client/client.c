@@ -63,6 +63,22 @@ void command_done(struct command *cmd, enum lonely_client_error err)
     command_unref(cmd);
 }
 
+/* Until caller_leaves the memory of the client stays, whoever closes it. */
+static void caller_enters(struct lonely_client *c)
+{
+    uv_mutex_lock(&c->lock);
+    c->callers++;
+    uv_mutex_unlock(&c->lock);
+}
+
+static void caller_leaves(struct lonely_client *c)
+{
+    uv_mutex_lock(&c->lock);
+    c->callers--;
+    uv_cond_broadcast(&c->changed);
+    uv_mutex_unlock(&c->lock);
+}
+
 bool client_on_loop(const struct lonely_client *c)
 {
     uv_thread_t self = uv_thread_self();
@@ -173,9 +189,11 @@ static bool command_is_done(void *arg)
 enum lonely_client_error client_submit(struct command *cmd, int64_t timeout_ms)
 {
     struct lonely_client *c = cmd->client;
+    bool waits = timeout_ms != 0 && may_wait(c);
     enum lonely_client_error err;
 
     command_ref(cmd); /* the loop's */
+    caller_enters(c);
     if (client_on_loop(c)) {
         cmd->run(cmd);
     } else {
@@ -187,7 +205,8 @@ enum lonely_client_error client_submit(struct command *cmd, int64_t timeout_ms)
     if (client_wait(c, command_is_done, cmd, timeout_ms))
         err = cmd->err;
     else
-        err = timeout_ms == 0 || !may_wait(c) ? LONELY_CLIENT_OK : LONELY_CLIENT_TIMED_OUT;
+        err = waits ? LONELY_CLIENT_TIMED_OUT : LONELY_CLIENT_OK;
+    caller_leaves(c);
     command_unref(cmd);
     return err;
 }
@@ -230,6 +249,7 @@ void client_tell(struct lonely_client *c, enum lonely_client_error err, const ch
 void client_link_up(struct lonely_client *c)
 {
     c->link_up = true;
+    client_tell(c, LONELY_CLIENT_OK, "");
     client_update_status(c);
 }
 
@@ -273,6 +293,12 @@ void client_link_dead(struct lonely_client *c, enum lonely_client_error err, con
     client_update_status(c);
 }
 
+/* What was asked before it is begun, so the status tells of it. */
+static void run_nothing(struct command *cmd)
+{
+    command_done(cmd, LONELY_CLIENT_OK);
+}
+
 static bool is_connected_or_dead(void *arg)
 {
     const struct lonely_client *c = arg;
@@ -283,14 +309,20 @@ static bool is_connected_or_dead(void *arg)
 enum lonely_client_error lonely_client_wait_connected(struct lonely_client *c, int64_t timeout_ms)
 {
     enum lonely_client_error err = LONELY_CLIENT_TIMED_OUT;
+    struct command *cmd = command_create(c, sizeof(*cmd), run_nothing);
 
+    if (cmd == NULL)
+        return LONELY_CLIENT_NO_MEMORY;
+    caller_enters(c);
+    client_submit(cmd, -1);
     client_wait(c, is_connected_or_dead, c, timeout_ms);
     uv_mutex_lock(&c->lock);
     if (c->status == LONELY_CLIENT_CONNECTED)
         err = LONELY_CLIENT_OK;
     else if (c->status == LONELY_CLIENT_DEAD)
-        err = c->final_error;
+        err = c->final_error != LONELY_CLIENT_OK ? c->final_error : LONELY_CLIENT_ABANDONED;
     uv_mutex_unlock(&c->lock);
+    caller_leaves(c);
     return err;
 }
 
@@ -391,7 +423,13 @@ static void on_link_closed(struct lonely_client *c)
 static void close_link(struct lonely_client *c)
 {
     c->closing = true;
+    atomic_store(&c->ending, true);
     c->link->ops->close(c->link, on_link_closed);
+    c->link_up = false;
+    if (!c->dead) {
+        c->dead = true;
+        client_update_status(c);
+    }
 }
 
 static void run_close(struct command *cmd)
@@ -420,17 +458,23 @@ enum lonely_client_error lonely_client_close(struct lonely_client *c)
 
     if (c == NULL)
         return LONELY_CLIENT_OK;
-    err = c->final_error;
     if (c->own_thread) {
-        cmd = command_create(c, sizeof(*cmd), run_close);
-        if (cmd == NULL)
-            return LONELY_CLIENT_NO_MEMORY;
+        do /* what cannot be told cannot be ended: memory comes back */
+            cmd = command_create(c, sizeof(*cmd), run_close);
+        while (cmd == NULL);
         client_submit(cmd, 0);
         uv_thread_join(&c->thread);
+        c->own_thread = false;
+        run_commands(c); /* which came when nobody looked any more */
     } else {
         close_link(c);
-        uv_run(&c->loop, UV_RUN_DEFAULT);
+        work(c, UV_RUN_DEFAULT);
     }
+    err = c->final_error;
+    uv_mutex_lock(&c->lock);
+    while (c->callers > 0)
+        uv_cond_wait(&c->changed, &c->lock);
+    uv_mutex_unlock(&c->lock);
     client_free(c);
     return err;
 }
@@ -453,6 +497,8 @@ static struct lonely_client *client_alloc(void)
     uv_timer_init(&c->loop, &c->deadline);
     c->deadline.data = c;
     c->clock = &clock_system;
+    atomic_init(&c->next_id, 0);
+    atomic_init(&c->ending, false);
     list_init(&c->commands);
     list_init(&c->exacts);
     list_init(&c->globs);

@@ -111,11 +111,14 @@ bool change_wait_drop(struct change *change,
 /* It waits for no more: has the link look at what is new, and ends the change when that is all settled. */
 void change_ready(struct change *change);
 
-/* From the link: the state changed. False: the want is gone, since nobody wants it; else the link sees to it
- * that it gets settled. */
+/* From the link: the state changed. True: it is not what its holders ask for, and the link sees to it that
+ * it gets settled. False: it is; who waited was told, and the want may be gone. */
 bool want_enter(struct lonely_client *c, struct want *w, enum want_state state);
 /* It will not be tried again now: who waits for it is told, and may give it up. */
 void want_failed(struct lonely_client *c, struct want *w, enum lonely_client_error err);
+/* Between the two no want is freed: for walks over them in which holders may come and go. */
+void wants_keep(struct lonely_client *c);
+void wants_let_go(struct lonely_client *c);
 /* All of them are OFF: the connection is gone. */
 void wants_reset(struct lonely_client *c);
 /* Nothing is settled any more: everybody who waits is told. */
@@ -252,16 +255,19 @@ struct lonely_client {
     struct map wants;
     struct list exacts, globs; /* want.all */
     struct list dirty;         /* want.dirty: for link_ops.flush */
+    unsigned wants_kept;       /* see wants_keep */
     size_t wanted, unsettled;  /* wants with holders; those of them that are not ON */
     struct list subscriptions;
     struct list handlers;
     unsigned telling; /* handlers are being called */
-    uint64_t next_id;
+    atomic_uint_least64_t next_id;
+    atomic_bool ending; /* what runs in the pool is to stop */
     uint64_t stamp;
     /* lock: */
     uv_mutex_t lock;
     uv_cond_t changed;
     struct list commands;
+    unsigned callers; /* threads inside calls that wait; the client stays for them */
     enum lonely_client_status status;
     enum lonely_client_error final_error, last_error;
     struct lonely_client_why why;

@@ -17,13 +17,13 @@ static struct handler *find(struct lonely_client *c, uint64_t id)
     return NULL;
 }
 
-static struct handler *handler_create(struct lonely_client *c)
+static struct handler *handler_create(struct lonely_client *c, uint64_t id)
 {
     struct handler *h = mem_try_calloc(1, sizeof(*h));
 
     if (h == NULL)
         return NULL;
-    h->id = ++c->next_id;
+    h->id = id;
     list_push_back(&c->handlers, &h->node);
     return h;
 }
@@ -85,14 +85,14 @@ struct registration {
     void *arg;
     enum want_kind kind;
     struct lonely_span key; /* of a direct subscription: its copy */
-    uint64_t id;            /* given, or to be taken off */
+    uint64_t id; /* of what is made, known before the loop makes it; or to be taken off */
     uint8_t bytes[];
 };
 
 static void run_register(struct command *cmd)
 {
     struct registration *r = (struct registration *)cmd;
-    struct handler *h = handler_create(cmd->client);
+    struct handler *h = handler_create(cmd->client, r->id);
 
     if (h == NULL) {
         command_done(cmd, LONELY_CLIENT_NO_MEMORY);
@@ -101,23 +101,17 @@ static void run_register(struct command *cmd)
     h->on_message = r->on_message;
     h->on_status = r->on_status;
     h->arg = r->arg;
-    r->id = h->id;
     if (h->on_status != NULL && cmd->client->status != LONELY_CLIENT_LOST)
         h->on_status(h->arg, cmd->client->status, (struct lonely_span){ 0 });
     command_done(cmd, LONELY_CLIENT_OK);
 }
 
-/* -1: a registration never waits for a broadcaster, only for the loop. */
+/* Gives it its id, and has it made. */
 static enum lonely_client_error finish(struct registration *r, int64_t timeout_ms, uint64_t *id)
 {
-    enum lonely_client_error err;
-
-    command_ref(&r->change.cmd);
-    err = client_submit(&r->change.cmd, timeout_ms);
-    if (id != NULL)
-        *id = r->id;
-    command_unref(&r->change.cmd);
-    return err;
+    r->id = atomic_fetch_add(&r->change.cmd.client->next_id, 1) + 1;
+    *id = r->id;
+    return client_submit(&r->change.cmd, timeout_ms);
 }
 
 static enum lonely_client_error add_handler(struct lonely_client *c,
@@ -130,7 +124,7 @@ static enum lonely_client_error add_handler(struct lonely_client *c,
     r->on_message = from->on_message;
     r->on_status = from->on_status;
     r->arg = from->arg;
-    return finish(r, -1, id);
+    return finish(r, -1, id); /* it waits for the loop only */
 }
 
 enum lonely_client_error lonely_client_on_message(struct lonely_client *c, lonely_on_message_fn *fn,
@@ -162,7 +156,7 @@ void lonely_client_off(struct lonely_client *c, uint64_t id)
     if (r == NULL)
         return;
     r->id = id;
-    finish(r, -1, NULL);
+    client_submit(&r->change.cmd, -1);
 }
 
 /* ---- Direct subscriptions ---- */
@@ -184,7 +178,7 @@ static void undo_subscribe(struct change *change)
 static void run_subscribe(struct command *cmd)
 {
     struct registration *r = (struct registration *)cmd;
-    struct handler *h = handler_create(cmd->client);
+    struct handler *h = handler_create(cmd->client, r->id);
 
     r->change.pending = 1;
     if (h != NULL)
@@ -194,7 +188,6 @@ static void run_subscribe(struct command *cmd)
             h->off = true;
         r->change.err = LONELY_CLIENT_NO_MEMORY;
     } else {
-        r->id = h->id;
         r->change.undo = undo_subscribe;
         if (!change_wait(&r->change, h->want))
             r->change.err = LONELY_CLIENT_NO_MEMORY;
@@ -262,5 +255,5 @@ enum lonely_client_error lonely_client_direct_unsubscribe(struct lonely_client *
     if (r == NULL)
         return LONELY_CLIENT_NO_MEMORY;
     r->id = id;
-    return finish(r, timeout_ms, NULL);
+    return client_submit(&r->change.cmd, timeout_ms);
 }

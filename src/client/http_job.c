@@ -76,6 +76,10 @@ static void on_unanswered(struct http_job *job, const struct http_reply *reply)
     client_tell(c, LONELY_CLIENT_UNREACHABLE, why);
     if (job->ops->failed != NULL)
         job->ops->failed(job, reply->status);
+    if (job->source_failed) {
+        finish(job, job->ambiguous ? LONELY_CLIENT_AMBIGUOUS : LONELY_CLIENT_SOURCE);
+        return;
+    }
     if (reply->status == HTTP_CALL_CONNECT || reply->status == HTTP_CALL_TLS ||
         reply->status == HTTP_CALL_URL) { /* nothing of it has left */
         next(job);
@@ -97,6 +101,7 @@ static void on_answered(struct http_job *job, const struct http_reply *reply)
 
     job->reached = true;
     if (verdict == HTTP_JOB_DONE) {
+        client_tell(c, LONELY_CLIENT_OK, "");
         finish(job, LONELY_CLIENT_OK);
         return;
     }
@@ -203,6 +208,8 @@ struct http_jobs *http_jobs_create(struct lonely_client *c, struct lonely_client
         .max_reply_bytes = LONELY_STATELESS_RESPONSE_CHECK_SUBSCRIPTIONS_MAX_BYTES + 4096,
         .max_connections = 256,
         .ca_file = c->conf.ca,
+        .cert_file = c->conf.cert,
+        .key_file = c->conf.key,
         .proxy = c->conf.proxy,
         .user_agent = "lonelypsc/" LONELY_VERSION,
     };

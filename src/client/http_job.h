@@ -61,6 +61,7 @@ struct http_job {
     char *authorization; /* the header line */
     const char *headers[2];
     bool ambiguous, reached, bad;
+    bool source_failed; /* set by the source: nobody will be sent the whole */
 };
 
 /* NULL: `why` says what is wrong. */

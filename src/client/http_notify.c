@@ -27,11 +27,13 @@ static const struct lonely_client_tracer *tracer_of(const struct notify_job *j)
 
 static ptrdiff_t read_source(void *arg, uint64_t at, uint8_t *to, size_t len)
 {
-    const struct notify_job *j = arg;
+    struct notify_job *j = arg;
     ptrdiff_t n = notify_read(j->n, at, to, len);
 
-    if (n <= 0)
+    if (n <= 0) {
+        j->job.source_failed = true;
         return HTTP_SOURCE_FAIL;
+    }
     notify_progress(j->n, at + (uint64_t)n);
     return n;
 }

@@ -305,6 +305,7 @@ static void settle_all(struct lonely_client *c, enum lonely_client_error err)
 {
     struct list *const lists[] = { &c->exacts, &c->globs };
 
+    wants_keep(c);
     for (size_t i = 0; i < 2; i++) {
         list_foreach (lists[i], node, next) {
             struct want *w = list_entry(node, struct want, all);
@@ -313,6 +314,7 @@ static void settle_all(struct lonely_client *c, enum lonely_client_error err)
                 settle(c, w, err);
         }
     }
+    wants_let_go(c);
 }
 
 static void finish_closing(struct http_link *l);
@@ -632,7 +634,13 @@ static void make_urls(struct http_link *l)
     snprintf(l->recovery, len, "%.*s/v1/recover%s", (int)base_len, base, base + base_len);
 }
 
-static bool open_receiver(struct http_link *l, struct lonely_client_why *why)
+/* Nobody is reached at an address that stands for all. */
+static bool is_wildcard(const char *bound)
+{
+    return strncmp(bound, "0.0.0.0:", 8) == 0 || strncmp(bound, "[::]:", 5) == 0;
+}
+
+static enum lonely_client_error open_receiver(struct http_link *l, struct lonely_client_why *why)
 {
     const struct client_conf *conf = &l->link.client->conf;
 
@@ -642,13 +650,18 @@ static bool open_receiver(struct http_link *l, struct lonely_client_why *why)
 
         l->tls = tls_server_create(&files, why->text);
         if (l->tls == NULL)
-            return false;
+            return LONELY_CLIENT_ARGUMENT;
     }
     if (!open_server(l, why))
-        return false;
+        return LONELY_CLIENT_REFUSED;
+    if (conf->host == NULL && is_wildcard(l->bound)) {
+        snprintf(why->text, sizeof(why->text),
+                 "host: needed with bind %s, to say how broadcasters reach it", l->bound);
+        return LONELY_CLIENT_ARGUMENT;
+    }
     make_urls(l);
     receiver_set_urls(l->receiver, l->url, l->recovery);
-    return true;
+    return LONELY_CLIENT_OK;
 }
 
 static enum lonely_client_error open_link(struct lonely_client *c, struct link **out,
@@ -669,9 +682,7 @@ static enum lonely_client_error open_link(struct lonely_client *c, struct link *
     l->reconcile.data = l;
     l->patience.data = l;
     http_notifies_init(&l->notifies, l->jobs);
-    if (c->conf.bind == NULL || open_receiver(l, why))
-        return LONELY_CLIENT_OK;
-    return LONELY_CLIENT_REFUSED;
+    return c->conf.bind == NULL ? LONELY_CLIENT_OK : open_receiver(l, why);
 }
 
 const char *link_http_bound(const struct link *l)

@@ -7,6 +7,7 @@
 
 #include "mem.h"
 #include "stateful.h"
+#include "tls.h"
 
 #define JITTER_MS 250 /* after a good connection: not all at once to the next broadcaster */
 
@@ -106,10 +107,8 @@ static void on_piece(void *arg, const struct transport_piece *piece)
 
 static void set_reading(struct stateful_link *l)
 {
-    bool may = client_has_room(stateful_client(l)) &&
-               transport_queued(l->transport) <= STATEFUL_HIGH_WATER;
-
-    if (l->state != STATEFUL_OPEN || l->reading || !may)
+    if (l->state != STATEFUL_OPEN || l->reading ||
+        transport_queued(l->transport) > STATEFUL_HIGH_WATER)
         return;
     l->reading = true;
     transport_read_start(l->transport);
@@ -125,7 +124,9 @@ static void on_drained(void *arg)
     stateful_pump(l);
 }
 
-static void connection_lost(struct stateful_link *l, enum transport_code code, const char *why)
+/* `err`: what it ended with, unless it stood. */
+static void connection_lost(struct stateful_link *l, enum transport_code code,
+                            enum lonely_client_error err, const char *why)
 {
     bool was_open = l->state == STATEFUL_OPEN;
     uint64_t now_ms = clock_mono_ms(stateful_client(l)->clock);
@@ -133,8 +134,7 @@ static void connection_lost(struct stateful_link *l, enum transport_code code, c
 
     uv_timer_stop(&l->timer);
     l->stable = was_open && stood_ms >= stateful_client(l)->conf.outgoing_min_reconnect_interval_ms;
-    l->lost_as =
-        l->state == STATEFUL_CONFIGURING ? LONELY_CLIENT_FORBIDDEN : LONELY_CLIENT_UNREACHABLE;
+    l->lost_as = was_open ? LONELY_CLIENT_UNREACHABLE : err;
     l->state = STATEFUL_ENDING;
     snprintf(l->lost_why, sizeof(l->lost_why), "%s", why);
     if (was_open)
@@ -145,19 +145,35 @@ static void connection_lost(struct stateful_link *l, enum transport_code code, c
 void stateful_fail(struct stateful_link *l, enum transport_code code, const char *why)
 {
     if (l->state == STATEFUL_CONFIGURING || l->state == STATEFUL_OPEN)
-        connection_lost(l, code, why);
+        connection_lost(l, code,
+                        code == TRANSPORT_POLICY ? LONELY_CLIENT_FORBIDDEN : LONELY_CLIENT_REFUSED,
+                        why);
+}
+
+/* Is that how an authorization is refused? Some broadcasters say no more than good bye. */
+static bool is_refusal(enum transport_code code)
+{
+    return code == TRANSPORT_NORMAL || code == TRANSPORT_NO_CODE || code == TRANSPORT_POLICY;
+}
+
+/* Of the broadcaster, or the network: nothing that was sent is to blame. */
+static bool is_own_trouble(enum transport_code code)
+{
+    return code == TRANSPORT_LOST || code == TRANSPORT_GOING_AWAY || code == TRANSPORT_RESTART ||
+           code == TRANSPORT_OVERLOAD;
 }
 
 static void on_end(void *arg, enum transport_code code)
 {
     struct stateful_link *l = arg;
+    bool refused = l->state == STATEFUL_CONFIGURING && is_refusal(code);
     char why[128];
 
     if (l->state != STATEFUL_CONFIGURING && l->state != STATEFUL_OPEN) {
         transport_close(l->transport, TRANSPORT_NORMAL);
         return;
     }
-    if (l->state == STATEFUL_CONFIGURING)
+    if (refused)
         snprintf(why, sizeof(why),
                  "closed in answer to CONFIGURE (code %d): is the secret right, and the clock?",
                  (int)code);
@@ -165,7 +181,9 @@ static void on_end(void *arg, enum transport_code code)
         snprintf(why, sizeof(why), "the connection broke");
     else
         snprintf(why, sizeof(why), "closed by the broadcaster (code %d)", (int)code);
-    connection_lost(l, TRANSPORT_NORMAL, why);
+    l->rejected = l->state == STATEFUL_OPEN && !is_own_trouble(code);
+    connection_lost(l, TRANSPORT_NORMAL,
+                    refused ? LONELY_CLIENT_FORBIDDEN : LONELY_CLIENT_UNREACHABLE, why);
 }
 
 static void on_transport_closed(void *arg)
@@ -180,7 +198,6 @@ static void on_transport_closed(void *arg)
     }
     if (l->stable) { /* it was a good one: from the beginning, and soon */
         l->pass = 0;
-        l->worst = LONELY_CLIENT_UNREACHABLE;
         begin_pass(l);
         wait_for(l, (uint64_t)(random_part(l) * JITTER_MS));
         return;
@@ -215,6 +232,7 @@ void stateful_opened(struct stateful_link *l)
     uv_timer_stop(&l->timer);
     l->state = STATEFUL_OPEN;
     l->stood = true;
+    l->worst = LONELY_CLIENT_UNREACHABLE;
     l->opened_ms = clock_mono_ms(c->clock);
     for (size_t i = 0; i < 2; i++) {
         list_foreach (lists[i], node, next) {
@@ -449,7 +467,8 @@ static void on_timer(uv_timer_t *timer)
         upgrade_failed(l, LONELY_CLIENT_UNREACHABLE, "no answer to the upgrade in time");
         break;
     case STATEFUL_CONFIGURING:
-        connection_lost(l, TRANSPORT_POLICY, "no answer to CONFIGURE in time");
+        connection_lost(l, TRANSPORT_POLICY, LONELY_CLIENT_UNREACHABLE,
+                        "no answer to CONFIGURE in time");
         break;
     case STATEFUL_DIALING:
     case STATEFUL_OPEN:
@@ -476,7 +495,7 @@ static void notify(struct link *link, struct notify *n)
 
 static void room_again(struct link *link)
 {
-    set_reading((struct stateful_link *)link);
+    stateful_acknowledge_owed((struct stateful_link *)link);
 }
 
 static void start(struct link *link)
@@ -543,18 +562,22 @@ static void close_link(struct link *link, void (*on_closed)(struct lonely_client
 
 /* ---- The beginning ---- */
 
-static struct lonely_span read_file(const char *path, struct buf *out)
+/* false: it cannot be read, is empty, or longer than `out` may be. */
+static bool read_file(const char *path, struct buf *out)
 {
     FILE *file = fopen(path, "rbe");
-    uint8_t *room;
-    size_t n;
+    uint8_t *room = NULL;
+    size_t n = 1;
+    bool good;
 
-    while (file != NULL && (room = buf_reserve(out, 65536)) != NULL &&
-           (n = fread(room, 1, 65536, file)) > 0)
+    while (file != NULL && n > 0 && (room = buf_reserve(out, 65536)) != NULL) {
+        n = fread(room, 1, 65536, file);
         buf_commit(out, n);
+    }
+    good = room != NULL && ferror(file) == 0 && out->len > 0;
     if (file != NULL)
         fclose(file);
-    return (struct lonely_span){ out->ptr, out->len };
+    return good;
 }
 
 static bool load_dictionaries(struct stateful_link *l, struct lonely_client_why *why)
@@ -567,7 +590,7 @@ static bool load_dictionaries(struct stateful_link *l, struct lonely_client_why 
         struct buf bytes;
 
         buf_init(&bytes, (size_t)16 << 20);
-        if (read_file(d->path, &bytes).len > 0)
+        if (read_file(d->path, &bytes))
             l->presets[i] =
                 compressor_create(d->id, (struct lonely_span){ bytes.ptr, bytes.len }, d->level);
         buf_fini(&bytes);
@@ -578,6 +601,12 @@ static bool load_dictionaries(struct stateful_link *l, struct lonely_client_why 
         }
     }
     return true;
+}
+
+static bool check_tls(const struct client_conf *conf, struct lonely_client_why *why)
+{
+    return (conf->ca == NULL || tls_trust_is_good(conf->ca, why->text)) &&
+           (conf->cert == NULL || tls_identity_is_good(conf->cert, conf->key, why->text));
 }
 
 static void init(struct stateful_link *l, struct lonely_client *c)
@@ -596,6 +625,7 @@ static void init(struct stateful_link *l, struct lonely_client *c)
     list_init(&l->unsent);
     list_init(&l->sent);
     list_init(&l->enabled);
+    list_init(&l->owed);
     buf_init(&l->reply, 65536);
     buf_init(&l->request, 65536);
     stateful_forget(l);
@@ -614,7 +644,8 @@ static enum lonely_client_error open_link(struct lonely_client *c, struct link *
 
     init(l, c);
     *out = &l->link;
-    return load_dictionaries(l, why) ? LONELY_CLIENT_OK : LONELY_CLIENT_ARGUMENT;
+    return check_tls(&c->conf, why) && load_dictionaries(l, why) ? LONELY_CLIENT_OK
+                                                                 : LONELY_CLIENT_ARGUMENT;
 }
 
 const struct link_ops link_stateful = {

@@ -79,7 +79,7 @@ static bool hash_source(struct notify *n)
     uint64_t at = 0;
     bool good = hash != NULL && chunk != NULL && EVP_DigestInit_ex(hash, EVP_sha512(), NULL) == 1;
 
-    while (good && at < n->size) {
+    while (good && at < n->size && !atomic_load(&n->cmd.client->ending)) {
         ptrdiff_t got = notify_read(n, at, chunk, READ_BYTES);
 
         good = got > 0 && EVP_DigestUpdate(hash, chunk, (size_t)got) == 1;
@@ -105,6 +105,10 @@ static void on_hashed(struct notify *n, bool good)
 {
     const struct lonely_client_tracer *tracer = &n->cmd.client->conf.tracer;
 
+    if (atomic_load(&n->cmd.client->ending)) {
+        notify_done(n, LONELY_CLIENT_ABANDONED, 0);
+        return;
+    }
     if (!good) {
         notify_done(n, LONELY_CLIENT_SOURCE, 0);
         return;
@@ -134,7 +138,7 @@ static void trace_start(struct notify *n)
     struct lonely_client *c = n->cmd.client;
     const struct lonely_client_tracer *tracer = &c->conf.tracer;
 
-    n->trace_id = ++c->next_id;
+    n->trace_id = atomic_fetch_add(&c->next_id, 1) + 1;
     if (tracer->start != NULL)
         tracer->start(tracer->arg, n->trace_id, n->topic, n->size, n->source.fd >= 0,
                       n->source.sha512 != NULL);
@@ -145,7 +149,7 @@ static void run_notify(struct command *cmd)
     struct notify *n = (struct notify *)cmd;
 
     trace_start(n);
-    if (n->source.sha512 != NULL) {
+    if (n->source.sha512 != NULL || cmd->client->dead || cmd->client->closing) {
         hand_on(n);
     } else if (n->source.fd < 0 && n->source.read == NULL && n->size <= HASH_AT_ONCE_BYTES) {
         on_hashed(n, hash_source(n));
@@ -170,7 +174,7 @@ static bool measure_fd(struct notify *n)
         n->size = st.st_size > at ? (uint64_t)(st.st_size - at) : 0;
     else
         n->size = n->source.size;
-    return true;
+    return at <= st.st_size && n->size <= (uint64_t)(st.st_size - at);
 }
 
 static enum lonely_client_error take_source(struct notify *n, const struct lonely_notify *from)
@@ -203,7 +207,9 @@ static enum lonely_client_error notify_create(struct lonely_client *c,
 {
     enum lonely_client_error err;
 
-    if (from->topic.len > 65535 || (from->fd >= 0 && from->read != NULL))
+    if (from->topic.len > 65535 || (from->fd >= 0 && from->read != NULL) ||
+        (from->read != NULL && from->size == UINT64_MAX) ||
+        (from->bytes.ptr == NULL && from->bytes.len > 0))
         return LONELY_CLIENT_ARGUMENT;
     *out = command_create(c, sizeof(**out), run_notify);
     if (*out == NULL)

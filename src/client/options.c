@@ -15,6 +15,8 @@
 #define MAX_BYTES (UINT64_C(1) << 40)
 #define MAX_COUNT (UINT64_C(1) << 24)
 
+#define URL_MAX_BYTES ((size_t)8192)
+
 /* What the options have in common with each other: unit, least, most. */
 #define TIME_MS "ms|s|m|h", CONF_TIME_MS
 #define SIZE    "bytes", CONF_SIZE
@@ -48,7 +50,7 @@
     X(message_body_spool_size, message_body_spool_size, SIZE, "10M", 0, MAX_BYTES, false,          \
       "HTTP: larger received messages go to a file")                                               \
     X(max_received, max_received, COUNT, "1024", 1, MAX_COUNT, false,                              \
-      "Messages that wait in one subscription; then no more are taken from broadcasters")          \
+      "Messages that wait in one subscription; then broadcasters are acknowledged no more")        \
     X(max_received_bytes, max_received_bytes, SIZE, "64M", 0, MAX_BYTES, false,                    \
       "Messages held in memory together; beyond it they go to files")                              \
     X(outgoing_retries_per_broadcaster, outgoing_retries_per_broadcaster, COUNT, "2", 1, 1000,     \
@@ -95,7 +97,8 @@
     X(max_expected_acks, max_expected_acks, COUNT, "none", 1, MAX_COUNT, true,                     \
       "Websocket, TCP: frames of all kinds that wait for their answer")                            \
     X(max_unsent_acks, max_unsent_acks, COUNT, "1024", 1, MAX_COUNT, true,                         \
-      "Websocket, TCP: acknowledgements that wait for the socket; then reading stops")             \
+      "Websocket, TCP: acknowledgements kept back while max_received is reached; one more ends "   \
+      "the connection")                                                                            \
     X(allow_compression, allow_compression, YES_NO, "yes", 0, 0, false,                            \
       "Websocket, TCP: willing to receive and send Zstandard bodies")                              \
     X(allow_training_compression, allow_training_compression, YES_NO, "yes", 0, 0, false,          \
@@ -201,10 +204,10 @@ static bool parse_scheme(const char *url, enum client_scheme *out)
     return false;
 }
 
-static bool has_bad_bytes(const char *url)
+static bool has_control_bytes(const char *url)
 {
     for (; *url != '\0'; url++) {
-        if ((unsigned char)*url <= ' ' || (unsigned char)*url >= 0x7f || *url == '?' || *url == '#')
+        if ((unsigned char)*url <= ' ' || (unsigned char)*url >= 0x7f)
             return true;
     }
     return false;
@@ -228,11 +231,13 @@ static bool parse_broadcaster(const char *text, struct client_broadcaster *out)
 
     while (len > 0 && text[len - 1] == '/')
         len--;
+    if (len > URL_MAX_BYTES)
+        return false;
     out->url = mem_alloc(len + 1);
     memcpy(out->url, text, len);
     out->url[len] = '\0';
-    if (parse_scheme(out->url, &out->scheme) && !has_bad_bytes(out->url) &&
-        parse_priority(rest, &out->priority))
+    if (parse_scheme(out->url, &out->scheme) && !has_control_bytes(out->url) &&
+        strpbrk(out->url, "?#") == NULL && parse_priority(rest, &out->priority))
         return true;
     mem_free(out->url);
     return false;
@@ -379,13 +384,23 @@ static const char *wrong_host(const char *host)
     enum client_scheme scheme;
     size_t len = strcspn(host, "#");
 
-    if (!parse_scheme(host, &scheme) || !client_scheme_is_http(scheme))
+    if (!parse_scheme(host, &scheme) || !client_scheme_is_http(scheme) ||
+        strlen(host) > URL_MAX_BYTES || has_control_bytes(host))
         return "host: expected http://HOST[:PORT][/PATH] or https://...";
     if (memchr(host, '?', len) != NULL)
         return "host: a query would break the paths below it";
     if (host[len - 1] == '/')
         return "host: without a slash at its end";
     return NULL;
+}
+
+static bool has_dictionary(const struct client_conf *conf, uint64_t id)
+{
+    for (size_t i = 0; i < conf->dictionary_count; i++) {
+        if (conf->dictionaries[i].id == id)
+            return true;
+    }
+    return false;
 }
 
 static const char *wrong_whole(const struct client_conf *conf)
@@ -404,6 +419,9 @@ static const char *wrong_whole(const struct client_conf *conf)
         return "cert, key: one is of no use without the other";
     if ((conf->receiver_cert == NULL) != (conf->receiver_key == NULL))
         return "receiver_cert, receiver_key: one is of no use without the other";
+    if (conf->initial_compression_dict_id != CONF_NONE &&
+        !has_dictionary(conf, conf->initial_compression_dict_id))
+        return "initial_compression_dict_id: no dictionary of that number is given";
     return NULL;
 }
 

@@ -96,15 +96,20 @@ static bool authorized_by(struct call *call, const char *url, enum lonely_auth_r
 /* Broadcasters sign the url as it is stored; some without its fragment. (http.md, Q13) */
 static int check_authorization(struct call *call)
 {
-    enum lonely_auth_result result = LONELY_AUTH_FORBIDDEN;
+    enum lonely_auth_result result;
+    int status = 403;
 
     for (int i = 0; i < 2; i++) {
         const char *url = call->receiver->urls[call->kind][i];
 
-        if (url != NULL && authorized_by(call, url, &result))
+        if (url == NULL)
+            continue;
+        if (authorized_by(call, url, &result))
             return 0;
+        if (result == LONELY_AUTH_UNAVAILABLE)
+            status = 503;
     }
-    return result == LONELY_AUTH_UNAVAILABLE ? 503 : 403;
+    return status;
 }
 
 /* Signs what confirms, and answers it. */
@@ -199,6 +204,8 @@ static void on_fields(struct call *call, struct lonely_span rest)
     int status = check_authorization(call);
 
     call->parsed = true;
+    if (status == 503)
+        client_gap(call->receiver->client); /* what this was about is not known (session.md, 8) */
     if (status != 0) {
         refuse(call, status);
         return;

@@ -9,8 +9,6 @@
 
 struct receiver;
 
-struct receiver;
-
 struct receiver *receiver_create(struct lonely_client *c);
 /* Where broadcasters post to, as registered, fragment included; copied. Before the first request. */
 void receiver_set_urls(struct receiver *r, const char *receive, const char *recover);

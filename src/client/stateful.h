@@ -27,6 +27,8 @@
 /* Frames without their answer: a broadcaster drops who has more than 256. */
 #define STATEFUL_EXPECTED_MAX 240
 #define STATEFUL_PARTS_MAX    128 /* of those, parts of notifies */
+#define STATEFUL_ENABLED_MAX  16  /* compressors: a broadcaster has four */
+#define STATEFUL_LOSSES_MAX   3   /* connections that end over a notify before it is given up */
 
 #define STATEFUL_LOW_WATER  ((size_t)64 * 1024)
 #define STATEFUL_HIGH_WATER ((size_t)1024 * 1024) /* no further part is queued beyond it */
@@ -53,6 +55,15 @@ struct expected {
     struct notify *notify;
     uint64_t part_id; /* EXPECT_CONTINUE */
     int64_t number;   /* of the request: (UN)SUBSCRIBE */
+};
+
+/* An acknowledgement that waits until the application has taken messages. */
+struct owed {
+    struct list node;
+    bool last; /* CONFIRM_RECEIVE, else CONTINUE_RECEIVE */
+    uint64_t part_id;
+    size_t identifier_len;
+    uint8_t identifier[LONELY_IDENTIFIER_MAX_BYTES];
 };
 
 /* A compressor that the broadcaster has enabled. */
@@ -87,12 +98,13 @@ struct stateful_link {
     const struct client_broadcaster *broadcaster;
     unsigned pass;
     enum stateful_state state;
-    enum lonely_client_error worst; /* of the attempts since the last good connection */
+    enum lonely_client_error worst; /* of the attempts since the last connection that opened */
     uv_timer_t timer;               /* of WAITING, and of what is awaited when connecting */
     uint64_t opened_ms;
     bool closing;
     bool stood;                       /* a connection was open once */
     bool stable;                      /* the connection that ended was a good one */
+    bool rejected;                    /* the broadcaster ended it, and not for its own sake */
     enum lonely_client_error lost_as; /* and else: why it ended */
     char lost_why[256];
     struct dial *dial;
@@ -116,8 +128,13 @@ struct stateful_link {
     struct list unsent, sent; /* notify.node, in order */
     size_t n_unsent, n_sent;
     struct notify *streaming; /* has parts to go; it is in `sent` */
+    bool pumping;
+
+    struct list owed; /* owed.node, in the order of the parts */
+    size_t n_owed;
 
     struct list enabled;
+    size_t n_enabled;
     struct compressor **presets; /* by conf.dictionaries */
     struct inbound in;
 };
@@ -158,6 +175,8 @@ void stateful_disable(struct stateful_link *l, const struct lonely_msg_disable_z
 /* What a body of that length is to be sent with; NULL: plain. */
 struct compressor *stateful_choose(const struct stateful_link *l, uint64_t length);
 void stateful_receive_reset(struct stateful_link *l);
+/* client_has_room says yes again: what waits is acknowledged. */
+void stateful_acknowledge_owed(struct stateful_link *l);
 
 /* stateful_notify.c */
 void stateful_notify_add(struct stateful_link *l, struct notify *n);
@@ -166,7 +185,8 @@ void stateful_notify_continued(struct stateful_link *l, const struct expected *e
                                const struct lonely_msg_continuation *m);
 void stateful_notify_confirmed(struct stateful_link *l, const struct expected *e,
                                const struct lonely_msg_confirm_notify *m);
-void stateful_notify_reset(struct stateful_link *l); /* what was sent is to be sent again */
+/* What was sent is to be sent again; but not what connections end over. */
+void stateful_notify_reset(struct stateful_link *l);
 void stateful_notify_abandon(struct stateful_link *l);
 
 #endif

@@ -195,8 +195,12 @@ static bool ask_next(struct stateful_link *l)
 
 void stateful_pump(struct stateful_link *l)
 {
+    if (l->pumping)
+        return; /* a callback asked for more: who runs sees to it */
+    l->pumping = true;
     while (l->state == STATEFUL_OPEN && (ask_next(l) || stateful_notify_pump(l)))
         ;
+    l->pumping = false;
 }
 
 static void on_subscription(struct stateful_link *l, const struct lonely_message *m)

@@ -22,6 +22,7 @@ struct sending {
     uint64_t at;   /* the next byte to send */
     bool was_sent; /* over a connection that is gone */
     uint64_t part_id;
+    unsigned losses; /* connections that ended while it was the first without answer */
 };
 
 static struct sending *sending_of(const struct notify *n)
@@ -191,8 +192,8 @@ static void source_failed(struct stateful_link *l, struct notify *n)
     l->n_sent--;
     if (l->streaming == n)
         l->streaming = NULL;
-    finish(n, LONELY_CLIENT_SOURCE, 0);
     stateful_fail(l, TRANSPORT_GOING_AWAY, "the message to be sent could not be read");
+    finish(n, LONELY_CLIENT_SOURCE, 0);
 }
 
 static bool send_whole(struct stateful_link *l, struct notify *n)
@@ -375,11 +376,25 @@ void stateful_notify_confirmed(struct stateful_link *l, const struct expected *e
 
 /* ---- The connection is gone ---- */
 
+/* A broadcaster that does not like a notify has no other answer than to end the connection; the others are
+ * not to suffer for it. */
+static void give_up_first(struct stateful_link *l)
+{
+    struct list *node = list_first(&l->sent);
+
+    if (node == NULL || !l->rejected ||
+        ++sending_of(list_entry(node, struct notify, node))->losses < STATEFUL_LOSSES_MAX)
+        return;
+    finish(list_entry(node, struct notify, node), LONELY_CLIENT_AMBIGUOUS, 0);
+}
+
 void stateful_notify_reset(struct stateful_link *l)
 {
     struct list *node;
 
     l->streaming = NULL;
+    give_up_first(l);
+    l->rejected = false;
     while ((node = list_last(&l->sent)) != NULL) { /* in front of the others, in their order */
         struct sending *s = sending_of(list_entry(node, struct notify, node));
 

@@ -25,7 +25,11 @@ void stateful_receive_reset(struct stateful_link *l)
 
         compressor_unref(e->compressor);
         mem_free(e);
+        l->n_enabled--;
     }
+    while ((node = list_pop_front(&l->owed)) != NULL)
+        mem_free(list_entry(node, struct owed, node));
+    l->n_owed = 0;
 }
 
 /* The message is over, whatever became of it. */
@@ -62,7 +66,7 @@ struct compressor *stateful_choose(const struct stateful_link *l, uint64_t lengt
     list_foreach (&l->enabled, node, next) {
         const struct enabled *e = list_entry(node, struct enabled, node);
 
-        if (length < e->min_size || length >= e->max_size)
+        if (length < e->min_size || (e->max_size != 0 && length >= e->max_size))
             continue;
         if (best == NULL || e->min_size < best->min_size ||
             (e->min_size == best->min_size &&
@@ -131,7 +135,8 @@ void stateful_enable(struct stateful_link *l, const struct lonely_message *m)
         return;
     if (f->identifier == 0)
         return; /* it means nothing, and is no fault (stateful.md, Q5) */
-    compressor = find(l, f->identifier) == NULL ? make(l, m) : NULL;
+    compressor =
+        l->n_enabled < STATEFUL_ENABLED_MAX && find(l, f->identifier) == NULL ? make(l, m) : NULL;
     if (compressor == NULL) {
         stateful_fail(l, TRANSPORT_POLICY, "a compressor that this end does not have or want");
         return;
@@ -141,6 +146,7 @@ void stateful_enable(struct stateful_link *l, const struct lonely_message *m)
     e->min_size = f->min_size;
     e->max_size = f->max_size;
     list_push_back(&l->enabled, &e->node);
+    l->n_enabled++;
 }
 
 void stateful_disable(struct stateful_link *l, const struct lonely_msg_disable_zstd *m)
@@ -162,22 +168,22 @@ void stateful_disable(struct stateful_link *l, const struct lonely_msg_disable_z
     list_remove(&e->node);
     compressor_unref(e->compressor);
     mem_free(e);
+    l->n_enabled--;
 }
 
 /* ---- Acknowledgements ---- */
 
-static void acknowledge(struct stateful_link *l, bool last)
+static void send_acknowledgement(struct stateful_link *l, struct lonely_span identifier,
+                                 uint64_t part_id, bool last)
 {
-    struct inbound *in = &l->in;
     uint8_t authorization[LONELY_AUTH_MAX_BYTES];
-    struct lonely_span identifier = { in->identifier, in->identifier_len };
     struct lonely_message m = { .type = last ? LONELY_S2B_CONFIRM_RECEIVE
                                              : LONELY_S2B_CONTINUE_RECEIVE };
     struct lonely_auth_input fields = {
         .op = last ? LONELY_AUTH_CONFIRM_RECEIVE : LONELY_AUTH_STATEFUL_CONTINUE_RECEIVE,
         .identifier = identifier,
         .subscribers = 1,
-        .part_id = in->part_id,
+        .part_id = part_id,
     };
     struct lonely_span signed_by;
     int64_t number;
@@ -194,10 +200,49 @@ static void acknowledge(struct stateful_link *l, bool last)
         m.as.confirm_receive.authorization = signed_by;
     } else {
         m.as.continuation.identifier = identifier;
-        m.as.continuation.part_id = in->part_id;
+        m.as.continuation.part_id = part_id;
         m.as.continuation.authorization = signed_by;
     }
     stateful_send(l, &m);
+}
+
+/* Not while the application's queues are full: then the broadcaster's window closes, though answers still come
+ * through. Its window bounds what comes all the same; ours who ignores it. */
+static void acknowledge(struct stateful_link *l, bool last)
+{
+    const struct inbound *in = &l->in;
+    struct owed *o;
+
+    if (l->n_owed == 0 && client_has_room(stateful_client(l))) {
+        send_acknowledgement(l, (struct lonely_span){ in->identifier, in->identifier_len },
+                             in->part_id, last);
+        return;
+    }
+    if (l->n_owed >= stateful_client(l)->conf.max_unsent_acks) {
+        stateful_fail(l, TRANSPORT_OVERLOAD, "more messages than are taken");
+        return;
+    }
+    o = mem_alloc(sizeof(*o));
+    o->last = last;
+    o->part_id = in->part_id;
+    o->identifier_len = in->identifier_len;
+    memcpy(o->identifier, in->identifier, sizeof(o->identifier));
+    list_push_back(&l->owed, &o->node);
+    l->n_owed++;
+}
+
+void stateful_acknowledge_owed(struct stateful_link *l)
+{
+    struct list *node;
+
+    while (l->state == STATEFUL_OPEN && (node = list_pop_front(&l->owed)) != NULL) {
+        struct owed *o = list_entry(node, struct owed, node);
+
+        l->n_owed--;
+        send_acknowledgement(l, (struct lonely_span){ o->identifier, o->identifier_len },
+                             o->part_id, o->last);
+        mem_free(o);
+    }
 }
 
 /* ---- Parts ---- */
@@ -281,8 +326,6 @@ static bool unpack(struct stateful_link *l, struct lonely_span bytes, bool last)
     enum decompress_status status = DECOMPRESS_MORE;
     size_t len, before;
 
-    if (in->unpacked && bytes.len == 0)
-        return true;
     do {
         before = bytes.len;
         status = compress_stream_step(in->unpack, &bytes, last, plain, sizeof(plain), &len);
@@ -313,6 +356,8 @@ bool stateful_part_add(struct stateful_link *l, struct lonely_span bytes)
         return true;
     }
     EVP_DigestUpdate(in->hash, bytes.ptr, bytes.len);
+    if (in->incoming == NULL)
+        return true; /* lost already: only its hash is of interest */
     return unpack(l, bytes, in->received == in->length);
 }
 
@@ -323,7 +368,8 @@ static bool is_intact(struct stateful_link *l, const struct lonely_delivery *del
     uint8_t sha512[LONELY_SHA512_BYTES];
 
     if (in->unpack != NULL)
-        return in->unpacked && EVP_DigestFinal_ex(in->hash, sha512, NULL) == 1 &&
+        return (in->unpacked || delivery == NULL) &&
+               EVP_DigestFinal_ex(in->hash, sha512, NULL) == 1 &&
                memcmp(sha512, in->sha512, sizeof(sha512)) == 0;
     return delivery == NULL || memcmp(delivery->sha512, in->sha512, sizeof(in->sha512)) == 0;
 }
@@ -351,8 +397,6 @@ static void finish_message(struct stateful_link *l)
 
 void stateful_part_end(struct stateful_link *l)
 {
-    struct lonely_client *c = stateful_client(l);
-
     if (l->state != STATEFUL_OPEN)
         return;
     if (l->in.received < l->in.length)
@@ -360,7 +404,7 @@ void stateful_part_end(struct stateful_link *l)
     else
         finish_message(l);
     if (l->state == STATEFUL_OPEN && l->reading &&
-        (!client_has_room(c) || transport_queued(l->transport) > STATEFUL_HIGH_WATER)) {
+        transport_queued(l->transport) > STATEFUL_HIGH_WATER) {
         l->reading = false;
         transport_read_stop(l->transport);
     }

@@ -601,14 +601,15 @@ static void run_leave(struct command *cmd)
     struct leave *leave = (struct leave *)cmd;
     struct lonely_subscription *s = leave->subscription;
     struct lonely_client *c = cmd->client;
+    struct list *node;
     bool room;
 
+    s->left = true; /* edits under way undo nothing any more */
     free_plans(&s->plans);
     list_init(&s->plans);
-    list_foreach (&s->holdings, node, next)
+    while ((node = list_first(&s->holdings)) != NULL)
         holding_give_up(list_entry(node, struct holding, of_subscription));
     uv_mutex_lock(&c->lock);
-    s->left = true;
     list_remove(&s->node);
     room = check_room(c);
     uv_mutex_unlock(&c->lock);

@@ -60,18 +60,26 @@ static void want_free(struct lonely_client *c, struct want *w)
     mem_free(w);
 }
 
-static bool free_if_idle(struct lonely_client *c, struct want *w)
+static void free_if_idle(struct lonely_client *c, struct want *w)
 {
-    if (w->refs > 0 || w->busy || w->state != WANT_OFF || !list_is_empty(&w->waits))
-        return false;
-    want_free(c, w);
-    return true;
+    if (w->refs == 0 && !w->busy && w->state == WANT_OFF && list_is_empty(&w->waits) &&
+        c->wants_kept == 0)
+        want_free(c, w);
 }
 
 static void mark(struct lonely_client *c, struct want *w)
 {
     if (!want_is_settled(w) && !list_is_linked(&w->dirty))
         list_push_back(&c->dirty, &w->dirty);
+}
+
+static void tell_waiters(struct lonely_client *c, struct want *w, enum lonely_client_error err);
+
+/* Who waits for a want that was given up before the broadcaster heard of it, waits for nothing. */
+static void tell_if_settled(struct lonely_client *c, struct want *w)
+{
+    if (!w->busy && want_is_settled(w))
+        tell_waiters(c, w, LONELY_CLIENT_OK);
 }
 
 struct want *want_hold(struct lonely_client *c, enum want_kind kind, struct lonely_span key)
@@ -99,7 +107,7 @@ void want_drop(struct lonely_client *c, struct want *w)
             c->unsettled--;
     }
     mark(c, w);
-    free_if_idle(c, w);
+    tell_if_settled(c, w);
 }
 
 void holding_attach(struct holding *h, struct want *w, struct lonely_subscription *s)
@@ -167,7 +175,7 @@ static bool wait_after(struct change *change, struct want *w)
 
     w->busy = false;
     waits = change_wait(change, w);
-    free_if_idle(change->cmd.client, w);
+    tell_if_settled(change->cmd.client, w);
     return waits;
 }
 
@@ -211,8 +219,8 @@ static void settle_all(struct list *waits, enum lonely_client_error err)
     }
 }
 
-/* Whoever waits for it is told. False: the want is gone. */
-static bool tell_waiters(struct lonely_client *c, struct want *w, enum lonely_client_error err)
+/* Whoever waits for it is told. It may be gone then. */
+static void tell_waiters(struct lonely_client *c, struct want *w, enum lonely_client_error err)
 {
     struct list waits;
 
@@ -221,7 +229,7 @@ static bool tell_waiters(struct lonely_client *c, struct want *w, enum lonely_cl
     w->busy = true; /* it stays meanwhile, whoever gives it up */
     settle_all(&waits, err);
     w->busy = false;
-    return !free_if_idle(c, w);
+    free_if_idle(c, w);
 }
 
 /* ---- From the link ---- */
@@ -251,10 +259,9 @@ bool want_enter(struct lonely_client *c, struct want *w, enum want_state state)
     if (!want_is_settled(w))
         return true;
     list_remove(&w->dirty);
-    if (!tell_waiters(c, w, LONELY_CLIENT_OK))
-        return false;
+    tell_waiters(c, w, LONELY_CLIENT_OK);
     client_update_status(c);
-    return true;
+    return false;
 }
 
 void want_failed(struct lonely_client *c, struct want *w, enum lonely_client_error err)
@@ -273,6 +280,17 @@ static void each(struct lonely_client *c, void (*fn)(struct lonely_client *c, st
     }
 }
 
+void wants_keep(struct lonely_client *c)
+{
+    c->wants_kept++;
+}
+
+void wants_let_go(struct lonely_client *c)
+{
+    if (--c->wants_kept == 0)
+        each(c, free_if_idle);
+}
+
 static void reset(struct lonely_client *c, struct want *w)
 {
     list_remove(&w->dirty);
@@ -283,7 +301,9 @@ static void reset(struct lonely_client *c, struct want *w)
 
 void wants_reset(struct lonely_client *c)
 {
+    wants_keep(c);
     each(c, reset);
+    wants_let_go(c);
 }
 
 void wants_abandon(struct lonely_client *c, enum lonely_client_error err)
@@ -291,17 +311,15 @@ void wants_abandon(struct lonely_client *c, enum lonely_client_error err)
     struct list *const lists[] = { &c->exacts, &c->globs };
     struct list waits;
 
+    wants_keep(c);
     wants_reset(c);
     list_init(&waits);
     for (size_t i = 0; i < 2; i++) {
         list_foreach (lists[i], node, next)
             list_move_all(&waits, &list_entry(node, struct want, all)->waits);
     }
-    settle_all(&waits, err); /* which may give up wants */
-    for (size_t i = 0; i < 2; i++) {
-        list_foreach (lists[i], node, next)
-            free_if_idle(c, list_entry(node, struct want, all));
-    }
+    settle_all(&waits, err);
+    wants_let_go(c);
 }
 
 void wants_fini(struct lonely_client *c)

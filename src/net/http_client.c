@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <openssl/x509_vfy.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -19,6 +18,7 @@
 #include "deadline.h"
 #include "http_direct.h"
 #include "mem.h"
+#include "tls.h"
 
 enum {
     POOLED_CALLS_MAX = 256,       /* idle easy handles kept: about 6 KiB each */
@@ -541,20 +541,6 @@ static bool multi_configure(struct http_client *client)
            curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, max) == CURLM_OK;
 }
 
-/* libcurl would tell only when it connects, and for each call anew. */
-static bool ca_file_is_good(const char *path, char error[256])
-{
-    X509_STORE *store = X509_STORE_new();
-    bool good = store != NULL && X509_STORE_load_file(store, path) == 1;
-
-    X509_STORE_free(store);
-    if (!good && access(path, R_OK) != 0)
-        snprintf(error, 256, "ca_file %s: %s", path, strerror(errno));
-    else if (!good)
-        snprintf(error, 256, "ca_file %s: no PEM certificates in it", path);
-    return good;
-}
-
 static char *dup_or_null(const char *s)
 {
     return s == NULL ? NULL : mem_strdup(s);
@@ -569,6 +555,8 @@ static void free_string(const char *s)
 static void client_free(struct http_client *client)
 {
     free_string(client->conf.ca_file);
+    free_string(client->conf.cert_file);
+    free_string(client->conf.key_file);
     free_string(client->conf.proxy);
     free_string(client->conf.user_agent);
     mem_free(client->socks);
@@ -582,7 +570,9 @@ struct http_client *http_client_create(uv_loop_t *loop, const struct http_client
 {
     struct http_client *client;
 
-    if (conf->ca_file != NULL && !ca_file_is_good(conf->ca_file, error))
+    if (conf->ca_file != NULL && !tls_trust_is_good(conf->ca_file, error))
+        return NULL;
+    if (conf->cert_file != NULL && !tls_identity_is_good(conf->cert_file, conf->key_file, error))
         return NULL;
     /* Counted, and safe from several threads, in every libcurl that meson.build accepts. */
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
@@ -593,6 +583,8 @@ struct http_client *http_client_create(uv_loop_t *loop, const struct http_client
     client->loop = loop;
     client->conf = *conf;
     client->conf.ca_file = dup_or_null(conf->ca_file);
+    client->conf.cert_file = dup_or_null(conf->cert_file);
+    client->conf.key_file = dup_or_null(conf->key_file);
     client->conf.proxy = dup_or_null(conf->proxy);
     client->conf.user_agent = dup_or_null(conf->user_agent);
     list_init(&client->calls);

@@ -26,6 +26,7 @@ struct http_client_conf {
     size_t max_reply_bytes;           /* a longer reply body is HTTP_CALL_REPLY_SIZE */
     uint32_t max_connections;         /* kept open; must exceed the calls made at once */
     const char *ca_file;              /* trust this instead of the system's; NULL: the system's */
+    const char *cert_file, *key_file; /* PEM: the client's certificate and its key; NULL: none */
     const char *proxy;                /* NULL: none; the environment is ignored always. A proxy is
                                          the operator's: its address is not judged, nor are names
                                          that it looks up, but literal addresses in URLs are */
@@ -87,8 +88,8 @@ struct http_reply {
  * other calls and close the client; with HTTP_CALL_CANCELLED it must not post. */
 typedef void http_call_done_fn(void *arg, const struct http_reply *reply);
 
-/* NULL when libcurl cannot be initialised or ca_file holds no readable certificate (`error` says
- * why). `conf` is copied with its strings. The program ignores SIGPIPE. */
+/* NULL when libcurl cannot be initialised, ca_file holds no readable certificate, or cert_file and
+ * key_file no certificate and its key (`error` says why). `conf` is copied with its strings. The program ignores SIGPIPE. */
 struct http_client *http_client_create(uv_loop_t *loop, const struct http_client_conf *conf,
                                        char error[256]);
 

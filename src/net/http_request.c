@@ -340,6 +340,8 @@ static bool set_strings(struct http_call *call)
         { CURLOPT_PROXY, conf->proxy == NULL ? "" : conf->proxy }, /* "": not the environment's */
         { CURLOPT_NOPROXY, conf->proxy == NULL ? NULL : "" },
         { CURLOPT_USERAGENT, conf->user_agent },
+        { CURLOPT_SSLCERT, conf->cert_file },
+        { CURLOPT_SSLKEY, conf->key_file },
     };
     static const CURLoption trust[][2] = {
         { CURLOPT_CAINFO, CURLOPT_CAPATH },

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/err.h>
+#include <openssl/x509_vfy.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -224,4 +225,33 @@ void tls_server_destroy(struct tls_server *server)
     SSL_CTX_free(server->ctx);
     uv_mutex_destroy(&server->lock);
     mem_free(server);
+}
+
+/* ---- Files of a client ---- */
+
+bool tls_trust_is_good(const char *path, char error[256])
+{
+    X509_STORE *store = X509_STORE_new();
+    bool good = store != NULL && X509_STORE_load_file(store, path) == 1;
+
+    X509_STORE_free(store);
+    if (!good && access(path, R_OK) != 0)
+        snprintf(error, 256, "ca_file %s: %s", path, strerror(errno));
+    else if (!good)
+        snprintf(error, 256, "ca_file %s: no PEM certificates in it", path);
+    return good;
+}
+
+bool tls_identity_is_good(const char *certificate, const char *key, char error[256])
+{
+    SSL_CTX *ssl = SSL_CTX_new(TLS_client_method());
+    bool good = ssl != NULL && SSL_CTX_use_certificate_chain_file(ssl, certificate) == 1 &&
+                SSL_CTX_use_PrivateKey_file(ssl, key, SSL_FILETYPE_PEM) == 1 &&
+                SSL_CTX_check_private_key(ssl) == 1;
+
+    SSL_CTX_free(ssl);
+    ERR_clear_error();
+    if (!good)
+        snprintf(error, 256, "%.100s, %.100s: not a PEM certificate and its key", certificate, key);
+    return good;
 }

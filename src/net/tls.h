@@ -46,4 +46,9 @@ void tls_server_destroy(struct tls_server *server);
 /* The latest complaint of OpenSSL on this thread, in a few words; never NULL. */
 const char *tls_reason(void);
 
+/* Does the file hold certificates to trust; do the two hold a certificate and its key? `error` says why
+ * not. libcurl would tell only when it connects. */
+bool tls_trust_is_good(const char *path, char error[256]);
+bool tls_identity_is_good(const char *certificate, const char *key, char error[256]);
+
 #endif
