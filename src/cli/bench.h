@@ -14,10 +14,11 @@
 
 #include "bench_latency.h"
 
-#define BENCH_HOST_MAX  256
-#define BENCH_PEERS_MAX 60000
-#define BENCH_TOPIC_MAX 4096
-#define BENCH_SIZE_MAX  (UINT64_C(1) << 40)
+#define BENCH_HOST_MAX         256
+#define BENCH_PEERS_MAX        60000
+#define BENCH_TOPIC_MAX        4096
+#define BENCH_LIBRARY_SIZE_MAX (UINT64_C(1) << 30)
+#define BENCH_SIZE_MAX         (UINT64_C(1) << 40)
 
 /* How bytes lie on a connection. */
 struct bench_wire;
@@ -33,6 +34,7 @@ struct bench_settings {
     uint64_t size;       /* bytes of a message */
     uint64_t part_bytes; /* larger messages are sent in parts of so many */
     uint64_t messages;   /* to be sent, in all; 0: no limit but the time */
+    uint64_t expect;     /* ends when so many were delivered; 0: no such end */
     uint64_t rate;       /* messages a second, in all; 0: as fast as they are confirmed */
     uint64_t
         window;     /* messages that are not confirmed, or not delivered to all, at the same time */

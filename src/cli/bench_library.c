@@ -55,6 +55,32 @@ static struct lonely_span topic_of(const struct library *r)
 
 /* ---- On the clients' threads ---- */
 
+/* As in bench_load.c. Under the lock. */
+static uint64_t under_way(const struct library *r)
+{
+    uint64_t done = r->confirmed + r->failed;
+
+    for (size_t i = r->set->publishers; i < r->count; i++) {
+        if (r->members[i].delivered < done)
+            done = r->members[i].delivered;
+    }
+    return r->results->published - done;
+}
+
+/* May a whole write of messages begin? Under the lock. */
+static bool has_room(const struct library *r)
+{
+    uint64_t batch = r->set->batch < r->set->window ? r->set->batch : r->set->window;
+
+    return r->set->publishers > 0 && under_way(r) + batch <= r->set->window;
+}
+
+static void wake(struct library *r)
+{
+    if (r->waits && has_room(r))
+        pthread_cond_signal(&r->moved);
+}
+
 static void on_delivery(void *arg, struct lonely_delivery *d)
 {
     struct member *m = arg;
@@ -71,6 +97,7 @@ static void on_delivery(void *arg, struct lonely_delivery *d)
     m->delivered++;
     r->delivered++;
     r->delivered_bytes += lonely_delivery_size(d);
+    wake(r);
     pthread_mutex_unlock(&r->lock);
 }
 
@@ -86,8 +113,7 @@ static void on_notified(void *arg, enum lonely_client_error err, uint64_t notifi
         r->failed++;
     if (err != LONELY_CLIENT_OK && r->error == LONELY_CLIENT_OK)
         r->error = err;
-    if (r->waits)
-        pthread_cond_signal(&r->moved);
+    wake(r);
     pthread_mutex_unlock(&r->lock);
 }
 
@@ -189,35 +215,44 @@ static bool is_due(const struct library *r, uint64_t now_ns)
                                     (double)(now_ns - r->began_ns) / 1e9 * (double)r->set->rate;
 }
 
-/* As in bench_load.c. Under the lock. */
-static uint64_t under_way(const struct library *r)
+/* How many messages may be published now; waits a while when none may. */
+static uint64_t wait_for_room(struct library *r)
 {
-    uint64_t done = r->confirmed + r->failed;
+    const struct bench_settings *set = r->set;
+    uint64_t room = 0;
 
-    for (size_t i = r->set->publishers; i < r->count; i++) {
-        if (r->members[i].delivered < done)
-            done = r->members[i].delivered;
-    }
-    return r->results->published - done;
+    pthread_mutex_lock(&r->lock);
+    if (has_room(r) && is_due(r, bench_now_ns()))
+        room = set->rate > 0 ? 1 : set->window - under_way(r);
+    else
+        wait_a_while(r, set->publishers > 0 ? 1000000 : 10000000);
+    pthread_mutex_unlock(&r->lock);
+    if (set->messages > 0 && set->messages - r->results->published < room)
+        room = set->messages - r->results->published;
+    return room;
+}
+
+static bool is_over(struct library *r, uint64_t stop_ns)
+{
+    const struct bench_settings *set = r->set;
+    bool expected;
+
+    pthread_mutex_lock(&r->lock);
+    expected = set->expect > 0 && r->delivered >= set->expect;
+    pthread_mutex_unlock(&r->lock);
+    return expected || bench_now_ns() >= stop_ns || r->results->error[0] != '\0' ||
+           (set->messages > 0 && r->results->published >= set->messages);
 }
 
 static void publish_all(struct library *r)
 {
-    const struct bench_settings *set = r->set;
-    uint64_t stop_ns = r->began_ns + (uint64_t)(set->seconds * 1e9);
-    uint64_t now_ns = r->began_ns;
+    uint64_t stop_ns = r->began_ns + (uint64_t)(r->set->seconds * 1e9), number = 0;
 
-    for (uint64_t i = 0; now_ns < stop_ns && (set->messages == 0 || i < set->messages);
-         now_ns = bench_now_ns()) {
-        bool room;
-
-        pthread_mutex_lock(&r->lock);
-        room = set->publishers > 0 && under_way(r) < set->window && is_due(r, now_ns);
-        if (!room)
-            wait_a_while(r, 1000000);
-        pthread_mutex_unlock(&r->lock);
-        if (room && !publish(r, (size_t)(i++ % set->publishers)))
-            return;
+    while (!is_over(r, stop_ns)) {
+        for (uint64_t room = wait_for_room(r); room > 0; room--) {
+            if (!publish(r, (size_t)(number++ % r->set->publishers)))
+                return;
+        }
     }
 }
 

@@ -385,7 +385,8 @@ static void run(struct bench_load *l)
         publish(l);
         turn(l);
         now_ns = bench_now_ns();
-        if (now_ns >= l->stop_ns || (set->messages > 0 && r->published >= set->messages))
+        if (now_ns >= l->stop_ns || (set->messages > 0 && r->published >= set->messages) ||
+            (set->expect > 0 && r->delivered >= set->expect))
             l->stopping = true;
         if (is_quiet(l, now_ns))
             break;

@@ -6,6 +6,6 @@
 
 #include "cli.h"
 
-extern const struct cli_command cmd_subscribe, cmd_notify, cmd_completion;
+extern const struct cli_command cmd_subscribe, cmd_notify, cmd_bench, cmd_completion;
 
 #endif

@@ -10,6 +10,7 @@
 const struct cli_command *const cli_commands[] = {
     &cmd_subscribe,
     &cmd_notify,
+    &cmd_bench,
     &cmd_completion,
     NULL,
 };
