@@ -50,6 +50,7 @@ struct bench_results {
     uint64_t published, confirmed, notified, delivered, delivered_bytes;
     struct bench_latency latency; /* from publishing to delivery */
     bool complete;                /* every message was confirmed, and came to every subscriber */
+    bool unreachable;             /* the error: nobody there */
     char error[1024];             /* empty: none */
 };
 

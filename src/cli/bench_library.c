@@ -44,6 +44,9 @@ struct library {
 static void fail(struct library *r, const char *what, enum lonely_client_error err,
                  const struct lonely_client_why *why)
 {
+    if (r->results->error[0] != '\0')
+        return;
+    r->results->unreachable = err == LONELY_CLIENT_UNREACHABLE;
     snprintf(r->results->error, sizeof(r->results->error), "%s: %s", what,
              why != NULL && why->text[0] != '\0' ? why->text : lonely_client_error_str(err));
 }

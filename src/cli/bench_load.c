@@ -305,6 +305,7 @@ static void open_next(struct bench_load *l, const struct addrinfo *to)
     p->role = role_of(l->set, l->opened);
     p->fd = connect_to(to);
     if (p->fd < 0 || epoll_ctl(l->poll, EPOLL_CTL_ADD, p->fd, &ev) != 0) {
+        l->results->unreachable = true;
         snprintf(l->results->error, sizeof(l->results->error), "cannot connect to %s port %s: %s",
                  l->set->host, l->set->port, strerror(errno));
         return;
@@ -481,6 +482,7 @@ bool bench_load(const struct bench_settings *set, struct bench_results *out)
     l.poll = epoll_create1(EPOLL_CLOEXEC);
     l.peers = mem_calloc(l.count + 1, sizeof(*l.peers));
     l.epoch_s = (uint64_t)time(NULL);
+    out->unreachable = err != 0;
     if (err != 0)
         bench_failed(&l, gai_strerror(err));
     else if (l.poll < 0 || !make_auth(&l) || !make_payload(&l))

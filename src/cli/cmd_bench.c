@@ -71,7 +71,7 @@ static bool set_own(const struct cli_args *args, struct bench_settings *set)
     for (size_t i = 0; i < args->given_count; i++) {
         const struct cli_given *g = &args->given[i];
 
-        if (g->of_client || g->value == NULL || strcmp(g->name, "transport") == 0 ||
+        if (g->of_client || g->value[0] == '\0' || strcmp(g->name, "transport") == 0 ||
             bench_set(set, g->name, g->value))
             continue;
         cli_complain("--%s %s: not such a value", g->name, g->value);
@@ -95,7 +95,7 @@ static enum cli_code run(struct cli_args *args)
     if (bench_run(&set, &results))
         return CLI_GOOD;
     cli_complain("bench: %s", results.error);
-    return results.open_s > 0 ? CLI_FAILED : CLI_UNREACHABLE;
+    return results.unreachable ? CLI_UNREACHABLE : CLI_FAILED;
 }
 
 const struct cli_command cmd_bench = {
