@@ -184,7 +184,8 @@ static void on_message(wslay_event_context_ptr ctx, const struct wslay_event_on_
     if (m->opcode == WSLAY_CONNECTION_CLOSE) {
         size_t code_len = m->msg_length < 2 ? m->msg_length : 2;
 
-        record_control(&t->controls, m->opcode, m->msg + code_len, m->msg_length - code_len);
+        record_control(&t->controls, m->opcode, code_len > 0 ? m->msg + code_len : NULL,
+                       m->msg_length - code_len);
         t->controls.close_code = m->status_code == 0 ? WEBSOCKET_NO_CODE : m->status_code;
     } else if (wslay_is_ctrl_frame(m->opcode)) {
         record_control(&t->controls, m->opcode, m->msg, m->msg_length);

@@ -17,7 +17,8 @@ declared_in() { # header: the names of its exported functions, a line each
     tr '\n' ' ' <"$1" | grep -o "$macro [^;{]*;" | sed 's/(.*//; s/.*[ *]//' | sort
 }
 
-exported=$(nm -D --defined-only "$library" | awk '{ print $3 }' | sort)
+# Sections of the sanitizers have a beginning and an end that the linker exports.
+exported=$(nm -D --defined-only "$library" | awk '$3 !~ /^__(start|stop)___sancov_/ { print $3 }' | sort)
 all=$(for header in "$include"/*.h; do declared_in "$header"; done)
 
 [ -n "$exported" ]
