@@ -1,0 +1,125 @@
+/*
+ * What bench_tinyproto.py compares with: the least that a server of the same bytes must do. One
+ * connection after the other, no protocol, no limits.
+ *
+ *     tiny_bare echo BYTES            receives so many bytes, sends them back, and again
+ *     tiny_bare receive FILE BYTES    receives so many bytes into the file, to the disk; sends one
+ *     tiny_bare send FILE             sends the file
+ *
+ * Prints "ready tcp HOST:PORT".
+ */
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define PIECE_BYTES (256u * 1024)
+
+static uint8_t piece[PIECE_BYTES];
+
+static void require(bool ok, const char *what)
+{
+    if (ok)
+        return;
+    (void)fprintf(stderr, "tiny_bare: %s\n", what);
+    exit(1);
+}
+
+static void put(int fd, const uint8_t *ptr, size_t len, bool is_file)
+{
+    while (len > 0) {
+        ssize_t n = is_file ? write(fd, ptr, len) : send(fd, ptr, len, MSG_NOSIGNAL);
+
+        if (n <= 0)
+            return; /* the peer has enough */
+        ptr += n;
+        len -= (size_t)n;
+    }
+}
+
+static void echo(int fd, size_t bytes)
+{
+    uint8_t *message = malloc(bytes);
+    size_t got = 0;
+    ssize_t n;
+
+    require(message != NULL, "memory");
+    while ((n = recv(fd, message + got, bytes - got, 0)) > 0) {
+        got += (size_t)n;
+        if (got < bytes)
+            continue;
+        put(fd, message, bytes, false);
+        got = 0;
+    }
+    free(message);
+}
+
+static void receive(int fd, const char *name, uint64_t bytes)
+{
+    int file = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    ssize_t n = 1;
+
+    require(file >= 0, name);
+    while (bytes > 0 && n > 0) {
+        n = recv(fd, piece, PIECE_BYTES, 0);
+        if (n > 0) {
+            put(file, piece, (size_t)n, true);
+            bytes -= (uint64_t)n;
+        }
+    }
+    require(fsync(file) == 0, "fsync");
+    (void)close(file);
+    put(fd, piece, 1, false);
+}
+
+static void send_file(int fd, const char *name)
+{
+    int file = open(name, O_RDONLY | O_CLOEXEC);
+    ssize_t n;
+
+    require(file >= 0, name);
+    while ((n = read(file, piece, PIECE_BYTES)) > 0)
+        put(fd, piece, (size_t)n, false);
+    (void)close(file);
+}
+
+static int start_listening(void)
+{
+    struct sockaddr_in in = { .sin_family = AF_INET };
+    socklen_t len = sizeof(in);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    require(bind(fd, (struct sockaddr *)&in, sizeof(in)) == 0 && listen(fd, 16) == 0 &&
+                getsockname(fd, (struct sockaddr *)&in, &len) == 0,
+            "listen");
+    (void)printf("ready tcp 127.0.0.1:%d\n", ntohs(in.sin_port));
+    (void)fflush(stdout);
+    return fd;
+}
+
+int main(int argc, char **argv)
+{
+    const int on = 1;
+    int listener, fd;
+
+    require(argc == 3 || argc == 4, "what? see the source");
+    listener = start_listening();
+    while ((fd = accept(listener, NULL, NULL)) >= 0) {
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+        if (strcmp(argv[1], "echo") == 0)
+            echo(fd, strtoull(argv[2], NULL, 10));
+        else if (strcmp(argv[1], "receive") == 0)
+            receive(fd, argv[2], strtoull(argv[3], NULL, 10));
+        else
+            send_file(fd, argv[2]);
+        (void)close(fd);
+    }
+    return 0;
+}
