@@ -137,7 +137,7 @@ static enum outcome complete(struct client *c, const char *what, uint64_t bytes)
 {
     progress_end(&c->peer.progress, true, peer_now_ms(&c->peer));
     note(c, what, bytes);
-    if (wishes(c) == 0 || c->is_checked)
+    if (!c->o->wants_checksum || c->is_checked)
         return DONE;
     return fail(c, "transferred, but the server keeps no checksums: not verified");
 }

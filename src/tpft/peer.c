@@ -194,8 +194,8 @@ bool peer_init(struct peer *p)
     }
     (void)uv_timer_init(&p->loop, &p->tick);
     p->tick.data = p;
-    if (p->progress.kind != PROGRESS_NONE)
-        (void)uv_timer_start(&p->tick, on_tick, PROGRESS_MS, PROGRESS_MS);
+    /* Always: it also keeps the loop going until the client has stopped, which alone does not. */
+    (void)uv_timer_start(&p->tick, on_tick, PROGRESS_MS, PROGRESS_MS);
     return true;
 }
 
