@@ -58,7 +58,10 @@ void progress_begin(struct progress *p, const char *name, uint64_t total, uint64
 void progress_show(struct progress *p, uint64_t done, uint64_t now_ms)
 {
     /* 100 % is said when the other end has confirmed it. */
-    p->done = done < p->total ? done : p->total - (p->total > 0);
+    if (done >= p->total)
+        done = p->total - (p->total > 0);
+    if (done > p->done) /* never back: what is acknowledged may belong to the chunk before */
+        p->done = done;
     if (p->is_running)
         show(p, now_ms);
 }

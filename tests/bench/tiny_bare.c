@@ -1,8 +1,9 @@
 /*
- * What bench_tinyproto.py compares with: the least that a server of the same bytes must do. One
- * connection after the other, no protocol, no limits.
+ * What bench_tinyproto.py compares with: the least that a server of the same bytes must do. No limits,
+ * no time limits, no protocol (but for `frames`); one connection after the other.
  *
  *     tiny_bare echo BYTES            receives so many bytes, sends them back, and again
+ *     tiny_bare frames BYTES          the same as tinyproto messages; many connections at a time
  *     tiny_bare receive FILE BYTES    receives so many bytes into the file, to the disk; sends one
  *     tiny_bare send FILE             sends the file
  *
@@ -16,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -29,6 +31,13 @@ static void require(bool ok, const char *what)
         return;
     (void)fprintf(stderr, "tiny_bare: %s\n", what);
     exit(1);
+}
+
+static void set_no_delay(int fd)
+{
+    const int on = 1;
+
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
 
 static void put(int fd, const uint8_t *ptr, size_t len, bool is_file)
@@ -58,6 +67,64 @@ static void echo(int fd, size_t bytes)
         got = 0;
     }
     free(message);
+}
+
+/* ---- The system calls that a message of tinyproto takes, and nothing else ---- */
+
+enum turn { HANDSHAKE, SIZE, PAYLOAD, STATUS };
+
+struct peer {
+    int fd;
+    enum turn turn;
+    uint8_t size[4];
+    uint8_t message[];
+};
+
+static void take_turn(struct peer *p, size_t bytes)
+{
+    static const uint8_t ok = 0xff;
+    const size_t wants[] = { 1, 4, bytes, 1 };
+    uint8_t *const places[] = { piece, p->size, p->message, piece };
+    ssize_t n = recv(p->fd, places[p->turn], wants[p->turn], 0);
+
+    if (n <= 0) {
+        (void)close(p->fd);
+        free(p);
+        return;
+    }
+    require((size_t)n == wants[p->turn], "a small message comes in one piece");
+    if (p->turn == SIZE || p->turn == HANDSHAKE)
+        put(p->fd, &ok, 1, false);
+    else if (p->turn == PAYLOAD)
+        put(p->fd, p->size, 4, false);
+    else
+        put(p->fd, p->message, bytes, false);
+    p->turn = p->turn == STATUS ? SIZE : p->turn + 1;
+}
+
+static void run_frames(int listener, size_t bytes)
+{
+    int poll = epoll_create1(EPOLL_CLOEXEC);
+    struct epoll_event events[64], event = { .events = EPOLLIN };
+    struct peer *p;
+
+    (void)epoll_ctl(poll, EPOLL_CTL_ADD, listener, &event);
+    for (;;) {
+        int n = epoll_wait(poll, events, 64, -1);
+
+        for (int i = 0; i < n; i++) {
+            if (events[i].data.ptr != NULL) {
+                take_turn(events[i].data.ptr, bytes);
+                continue;
+            }
+            p = calloc(1, sizeof(*p) + bytes);
+            require(p != NULL, "memory");
+            p->fd = accept(listener, NULL, NULL);
+            set_no_delay(p->fd);
+            event.data.ptr = p;
+            (void)epoll_ctl(poll, EPOLL_CTL_ADD, p->fd, &event);
+        }
+    }
 }
 
 static void receive(int fd, const char *name, uint64_t bytes)
@@ -106,13 +173,14 @@ static int start_listening(void)
 
 int main(int argc, char **argv)
 {
-    const int on = 1;
     int listener, fd;
 
     require(argc == 3 || argc == 4, "what? see the source");
     listener = start_listening();
+    if (strcmp(argv[1], "frames") == 0)
+        run_frames(listener, strtoull(argv[2], NULL, 10));
     while ((fd = accept(listener, NULL, NULL)) >= 0) {
-        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+        set_no_delay(fd);
         if (strcmp(argv[1], "echo") == 0)
             echo(fd, strtoull(argv[2], NULL, 10));
         else if (strcmp(argv[1], "receive") == 0)

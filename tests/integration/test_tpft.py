@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PATIENCE, SANITIZED, SMALL_DISK, Program, free_port, small_disk, wait_until
-from tpft_peer import (CLOSE, CONFIRMED, TPFT, FakeServer, Server, connect, content, peak_bytes, read,
+from conftest import PATIENCE, Program, free_port, small_disk, wait_until  # noqa: F401
+from tpft_peer import (CLOSE, CONFIRMED, SANITIZED, TPFT, FakeServer, Server, connect, content, peak_bytes, read,
                        root, start, tpft)  # noqa: F401  (fixtures)
 
 MIB = 1 << 20

@@ -17,6 +17,7 @@ import pytest
 from conftest import BUILD, PATIENCE, Program, wait_until
 
 TPFT = BUILD / "src/tpft/tpft"
+SANITIZED = TPFT.exists() and b"__asan_init" in TPFT.read_bytes()
 CLOSE = {"type": "close", "letter": {}}
 CONFIRMED = {"type": "confirmed", "letter": {}}
 
