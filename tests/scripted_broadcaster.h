@@ -98,7 +98,7 @@ static inline bool sb_read(uint8_t *to, size_t len)
     return true;
 }
 
-/* The next frame's bytes, good until the one after it; len 0: the client has closed. */
+/* The next frame's bytes, good until the one after it; len 0: the client has closed, perhaps inside one. */
 static inline struct lonely_span sb_next_bytes(void)
 {
     uint8_t length[4];
@@ -109,7 +109,8 @@ static inline struct lonely_span sb_next_bytes(void)
     len = (uint32_t)length[0] << 24 | (uint32_t)length[1] << 16 | (uint32_t)length[2] << 8 |
           length[3];
     assert_true(len <= SB_FRAME_MAX);
-    assert_true(sb_read(sb.frame, len));
+    if (!sb_read(sb.frame, len))
+        return (struct lonely_span){ 0 };
     return (struct lonely_span){ sb.frame, len };
 }
 

@@ -40,7 +40,7 @@ static const char *name_of(enum lonely_client_error err)
     switch (err) {
 #define X(name, text) \
     case name:        \
-        return #name + sizeof("LONELY_CLIENT_") - 1;
+        return &#name[sizeof("LONELY_CLIENT_") - 1];
         LONELY_CLIENT_ERROR_MAP(X)
 #undef X
     }
