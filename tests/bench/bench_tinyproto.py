@@ -110,7 +110,7 @@ def measure(bench, servers, passes=PASSES):
 
 
 def small_messages(bench):
-    ours, theirs = 60000, 10000
+    ours, theirs = 20000, 5000
     return measure(bench, {
         "ours": (bench.start(bench.echo_program, "--listen", "127.0.0.1:0"),
                  lambda s: bench.echo(s, "echo", 16, ours, 128), ours, True),
@@ -121,7 +121,7 @@ def small_messages(bench):
 
 
 def large_messages(bench):
-    ours, theirs = 1000, 300
+    ours, theirs = 300, 100
     return measure(bench, {
         "ours": (bench.start(bench.echo_program, "--listen", "127.0.0.1:0"),
                  lambda s: bench.echo(s, "echo", 1, ours, MIB), ours * MIB / 1e6, True),
