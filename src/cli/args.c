@@ -163,39 +163,65 @@ static void complain_of(const struct lonely_client_why *why)
     cli_complain("%s", why->text);
 }
 
-static bool set_client_option(struct cli_args *args, const struct cli_given *given,
-                              const char *transport)
+static bool set_client_option(struct cli_args *args, const char *name, const char *value)
 {
-    const struct lonely_client_option *option = find_client(given->name);
     struct lonely_client_why why = { "" };
-    enum lonely_client_error err;
-    char *url = NULL;
 
-    if (transport != NULL && strcmp(option->name, "broadcaster") == 0)
-        url = with_transport(given->value, transport);
-    err = lonely_client_options_set(args->options, option->name, url != NULL ? url : given->value,
-                                    &why);
-    mem_free(url);
-    if (err != LONELY_CLIENT_OK)
-        complain_of(&why);
-    return err == LONELY_CLIENT_OK;
+    if (lonely_client_options_set(args->options, name, value, &why) == LONELY_CLIENT_OK)
+        return true;
+    complain_of(&why);
+    return false;
+}
+
+char *cli_next_broadcaster(const struct cli_args *args, size_t *at)
+{
+    const char *transport = cli_value(args, "transport");
+    const char *url = cli_next_value(args, "broadcaster", at);
+
+    if (url == NULL)
+        return NULL;
+    return transport != NULL ? with_transport(url, transport) : mem_strdup(url);
+}
+
+static bool set_broadcasters(struct cli_args *args)
+{
+    bool good = true;
+    char *url;
+
+    for (size_t at = 0; good && (url = cli_next_broadcaster(args, &at)) != NULL; mem_free(url))
+        good = set_client_option(args, "broadcaster", url);
+    return good;
+}
+
+static bool set_others(struct cli_args *args)
+{
+    for (size_t i = 0; i < args->given_count; i++) {
+        const struct cli_given *given = &args->given[i];
+        const char *name = given->of_client ? find_client(given->name)->name : NULL;
+
+        if (name != NULL && strcmp(name, "broadcaster") != 0 &&
+            !set_client_option(args, name, given->value))
+            return false;
+    }
+    return true;
 }
 
 static bool set_client_options(struct cli_args *args)
 {
-    static const char transports[] = "http|ws|tcp";
-    const char *transport = cli_value(args, "transport");
-
-    if (cli_choice(args, "transport", transports, 0) < 0)
+    if (cli_choice(args, "transport", "http|ws|tcp", 0) < 0 || !set_others(args) ||
+        !set_broadcasters(args))
         return false;
-    for (size_t i = 0; i < args->given_count; i++) {
-        if (args->given[i].of_client && !set_client_option(args, &args->given[i], transport))
-            return false;
-    }
     if (!args->command->takes_client_options || cli_value(args, "broadcaster") != NULL)
         return true;
     cli_complain("--broadcaster: at least one is needed, such as http://127.0.0.1:3003");
     return false;
+}
+
+bool cli_only_broadcaster(struct cli_args *args, const char *url)
+{
+    lonely_client_options_destroy(args->options);
+    args->options = lonely_client_options_create();
+    return args->options != NULL && set_others(args) && set_client_option(args, "broadcaster", url);
 }
 
 bool cli_args_init(struct cli_args *args, const struct cli_command *command, int argc, char **argv)

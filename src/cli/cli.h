@@ -69,6 +69,10 @@ void cli_args_fini(struct cli_args *args);
 const char *cli_value(const struct cli_args *args, const char *name);
 /* Each value of an option in its turn; `*at` begins at 0. NULL: that was all. */
 const char *cli_next_value(const struct cli_args *args, const char *name, size_t *at);
+/* The same for --broadcaster, with the scheme of --transport; the caller frees it. */
+char *cli_next_broadcaster(const struct cli_args *args, size_t *at);
+/* From now on `options` has this one alone, and no cli_default. False: complained. */
+bool cli_only_broadcaster(struct cli_args *args, const char *url);
 /* Sets an option of the library, named with `_`, unless it was given. */
 void cli_default(struct cli_args *args, const char *name, const char *value);
 

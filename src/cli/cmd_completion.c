@@ -109,6 +109,9 @@ static void print_bash(void)
         print_bash_command(cli_commands[i]);
     fputs("    esac\n"
           "    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
+          "    if [[ $cur != -* && ${COMP_WORDS[1]} == trace ]]; then\n"
+          "        COMPREPLY=($(compgen -f -- \"$cur\"))\n"
+          "    fi\n"
           "}\n"
           "complete -F _lonelypsc lonelypsc\n",
           stdout);
@@ -180,6 +183,8 @@ static void print_zsh(void)
         each_option(cli_commands[i], zsh_option);
         if (cli_commands[i] == &cmd_completion)
             fputs("            '1:shell:(bash zsh)' ;;\n", stdout);
+        else if (cli_commands[i] == &cmd_trace)
+            fputs("            '1:file:_files' ;;\n", stdout);
         else
             fputs("            '*: :' ;;\n", stdout);
     }

@@ -6,6 +6,7 @@
 
 #include "cli.h"
 
-extern const struct cli_command cmd_subscribe, cmd_notify, cmd_bench, cmd_completion;
+extern const struct cli_command cmd_subscribe, cmd_notify, cmd_check, cmd_trace, cmd_bench,
+    cmd_completion;
 
 #endif

@@ -8,7 +8,7 @@
 #include "commands.h"
 
 const struct cli_command *const cli_commands[] = {
-    &cmd_subscribe, &cmd_notify, &cmd_bench, &cmd_completion, NULL,
+    &cmd_subscribe, &cmd_notify, &cmd_check, &cmd_trace, &cmd_bench, &cmd_completion, NULL,
 };
 
 static const struct cli_command *find(const char *name)

@@ -8,6 +8,7 @@
 
 #include "link.h"
 #include "mem.h"
+#include "trace_file.h"
 
 const char *lonely_client_error_str(enum lonely_client_error err)
 {
@@ -445,6 +446,7 @@ static void client_free(struct lonely_client *c)
     wants_fini(c);
     delivery_pool_fini(c);
     guard_fini(c);
+    trace_file_close(c->trace_file);
     client_conf_fini(&c->conf);
     uv_cond_destroy(&c->changed);
     uv_mutex_destroy(&c->lock);
@@ -509,12 +511,24 @@ static struct lonely_client *client_alloc(void)
     return c;
 }
 
+static bool start_tracing(struct lonely_client *c, struct lonely_client_why *why)
+{
+    if (c->conf.tracing == NULL)
+        return true;
+    c->trace_file = trace_file_open(c->conf.tracing, c->clock, why);
+    if (c->trace_file != NULL)
+        trace_file_tracer(c->trace_file, &c->conf.tracer);
+    return c->trace_file != NULL;
+}
+
 static enum lonely_client_error start(struct lonely_client *c, struct lonely_client_why *why)
 {
     enum client_scheme scheme = c->conf.broadcasters[0].scheme;
     const struct link_ops *ops = client_scheme_is_http(scheme) ? &link_http : &link_stateful;
     enum lonely_client_error err = guard_init(c, why);
 
+    if (err == LONELY_CLIENT_OK && !start_tracing(c, why))
+        err = LONELY_CLIENT_ARGUMENT;
     if (err == LONELY_CLIENT_OK)
         err = ops->open(c, &c->link, why);
     if (err != LONELY_CLIENT_OK)

@@ -247,7 +247,8 @@ struct lonely_client {
     struct secrets secrets;
     struct lonely_auth_ctx *auth;
     struct replay *used_macs;
-    uint8_t random[4096]; /* left over from the system's generator */
+    struct trace_file *trace_file; /* NULL: the option `tracing` is none */
+    uint8_t random[4096];          /* left over from the system's generator */
     size_t random_left;
     struct link *link;
     bool link_up, dead;

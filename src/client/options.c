@@ -343,6 +343,7 @@ void lonely_client_options_set_tracer(struct lonely_client_options *o,
                                       const struct lonely_client_tracer *tracer)
 {
     o->conf.tracer = *tracer;
+    o->conf.has_tracer = true;
 }
 
 /* ---- As a whole ---- */
@@ -422,6 +423,8 @@ static const char *wrong_whole(const struct client_conf *conf)
     if (conf->initial_compression_dict_id != CONF_NONE &&
         !has_dictionary(conf, conf->initial_compression_dict_id))
         return "initial_compression_dict_id: no dictionary of that number is given";
+    if (conf->tracing != NULL && conf->has_tracer)
+        return "tracing: not beside a tracer of the program";
     return NULL;
 }
 

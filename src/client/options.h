@@ -54,6 +54,7 @@ struct client_conf {
     uint64_t initial_compression_dict_id, decompression_max_window_size;
     uint64_t tcp_user_timeout_ms;
     struct lonely_client_tracer tracer;
+    bool has_tracer;
     /* Made of the lists by client_conf_finish: */
     struct client_broadcaster *broadcasters;
     size_t broadcaster_count;

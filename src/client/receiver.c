@@ -8,6 +8,7 @@
  */
 #include "receiver.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -96,8 +97,9 @@ static bool authorized_by(struct call *call, const char *url, enum lonely_auth_r
 /* Broadcasters sign the url as it is stored; some without its fragment. (http.md, Q13) */
 static int check_authorization(struct call *call)
 {
-    enum lonely_auth_result result;
+    enum lonely_auth_result result = LONELY_AUTH_FORBIDDEN;
     int status = 403;
+    char why[128];
 
     for (int i = 0; i < 2; i++) {
         const char *url = call->receiver->urls[call->kind][i];
@@ -109,6 +111,9 @@ static int check_authorization(struct call *call)
         if (result == LONELY_AUTH_UNAVAILABLE)
             status = 503;
     }
+    snprintf(why, sizeof(why), "a broadcaster's message was refused: %s",
+             lonely_auth_result_str(result));
+    client_tell(call->receiver->client, LONELY_CLIENT_REFUSED, why);
     return status;
 }
 
