@@ -11,7 +11,6 @@ static const struct cli_option options[] = {
 
 /* ---- bash ---- */
 
-/* "--name" of each option, with `|` between them when it takes that kind of value. */
 enum value_kind { VALUE_NONE, VALUE_FILE, VALUE_DIR, VALUE_WORDS, VALUE_OTHER };
 
 static enum value_kind kind_of(const char *value)
@@ -48,10 +47,14 @@ static void bash_value(const char *name, const char *value, const char *meaning)
     (void)meaning;
     switch (kind_of(value)) {
     case VALUE_FILE:
-        printf("        --%s) COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n", name);
+        printf("        --%s) compopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\")); return "
+               ";;\n",
+               name);
         break;
     case VALUE_DIR:
-        printf("        --%s) COMPREPLY=($(compgen -d -- \"$cur\")); return ;;\n", name);
+        printf("        --%s) compopt -o filenames; COMPREPLY=($(compgen -d -- \"$cur\")); return "
+               ";;\n",
+               name);
         break;
     case VALUE_WORDS:
         printf("        --%s) COMPREPLY=($(compgen -W '", name);
@@ -90,7 +93,6 @@ static void print_bash(void)
           "_lonelypsc()\n{\n"
           "    local cur=$2 prev=$3 words\n"
           "    COMPREPLY=()\n"
-          "    compopt -o filenames 2>/dev/null\n"
           "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n"
           "        COMPREPLY=($(compgen -W '--help --version",
           stdout);
@@ -110,6 +112,7 @@ static void print_bash(void)
     fputs("    esac\n"
           "    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
           "    if [[ $cur != -* && ${COMP_WORDS[1]} == trace ]]; then\n"
+          "        compopt -o filenames\n"
           "        COMPREPLY=($(compgen -f -- \"$cur\"))\n"
           "    fi\n"
           "}\n"

@@ -102,7 +102,7 @@ static void print_option(FILE *out, const char *name, const char *value, const c
     int width =
         fprintf(out, "  --%s%s%s", name, value != NULL ? " " : "", value != NULL ? value : "");
 
-    if (width >= HELP_COLUMN) {
+    if (width > HELP_COLUMN - 2) {
         fputc('\n', out);
         width = 0;
     }

@@ -1,10 +1,11 @@
-"""The examples that talk to a broadcaster, which are also what `./dev run` shows."""
+"""The examples that talk to a broadcaster, and what `./dev run` shows."""
 
 import os
 import signal
 import subprocess
 
 from conftest import BUILD, LONELYPSS, PATIENCE, ROOT, Program, wait_until
+from lonelypsc import LONELYPSC
 
 EXAMPLES = BUILD / "examples"
 
@@ -51,14 +52,14 @@ def test_demo(tmp_path):
     programs, scratch = tmp_path / "bin", tmp_path / "scratch"
     programs.mkdir()
     scratch.mkdir()
-    for program in (LONELYPSS, EXAMPLES / "post_notify", EXAMPLES / "webhook_subscriber"):
+    for program in (LONELYPSS, LONELYPSC):
         (programs / program.name).symlink_to(program)
     demo = Program([ROOT / "tools/demo", "--listen", "127.0.0.1:0"], start_new_session=True,
                    env={**os.environ, "LONELY_BIN": str(programs), "TMPDIR": str(scratch)})
     wait_until(lambda: any("lonelypss --help" in line for line in demo.out), "the last line")
     text = "\n".join(demo.out)
     assert "The subscriber received: demo/hello\tHello from lonely\n" in text
-    assert "The broadcaster answered: notified 1\n" in text
+    assert "The broadcaster answered: 1 notified\n" in text
     os.killpg(demo.pid, signal.SIGINT)
     assert demo.wait() == 0
     assert list(scratch.iterdir()) == []
