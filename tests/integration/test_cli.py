@@ -6,7 +6,6 @@ import signal
 
 import pytest
 
-from conftest import setup_folder, wait_until
 from shell_client import TRANSPORTS, Subscriber, notify, run
 
 

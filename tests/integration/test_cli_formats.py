@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from conftest import PATIENCE, Program, wait_until
-from lonelypsc import LONELYPSC, Subscriber, notify, run
+from shell_client import LONELYPSC, Subscriber, notify, run
 
 
 def notify_bytes(url, topic, body):

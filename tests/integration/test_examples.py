@@ -5,7 +5,7 @@ import signal
 import subprocess
 
 from conftest import BUILD, LONELYPSS, PATIENCE, ROOT, Program, wait_until
-from lonelypsc import LONELYPSC
+from shell_client import LONELYPSC
 
 EXAMPLES = BUILD / "examples"
 
