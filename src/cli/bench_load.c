@@ -101,7 +101,6 @@ void bench_confirmed(struct bench_load *l, uint64_t messages, uint64_t notified)
 {
     l->results->confirmed += messages;
     l->results->notified += notified;
-    l->quiet_ns = 0;
 }
 
 void bench_delivered(struct bench_peer *p, struct lonely_span head, uint64_t size)
@@ -112,7 +111,6 @@ void bench_delivered(struct bench_peer *p, struct lonely_span head, uint64_t siz
     p->delivered++;
     l->results->delivered++;
     l->results->delivered_bytes += size;
-    l->quiet_ns = 0;
     if (head.len < sizeof(sent_ns))
         return;
     memcpy(&sent_ns, head.ptr, sizeof(sent_ns));
@@ -260,6 +258,7 @@ static void on_readable(struct bench_peer *p)
     borrow(p);
     n = recv(p->fd, p->in.ptr + p->in.len, p->in.cap - p->in.len, 0);
     if (n > 0) {
+        p->load->quiet_ns = 0;
         p->in.len += (size_t)n;
         look(p);
         flush(p);

@@ -101,6 +101,8 @@ void transport_read_stop(struct transport *t);
  * memory for what is put the connection ends (on_end, OVERLOAD).
  */
 void transport_frame(struct transport *t, uint64_t frame_bytes);
+/* A whole frame at once: the same as announcing and putting it, but cheaper when it is short. */
+void transport_put_frame(struct transport *t, struct lonely_span frame);
 void transport_put(struct transport *t, struct lonely_span bytes); /* copied */
 /* Room for `len` bytes (at most 64 KiB) to be written in place; then transport_commit of as many. NULL:
  * the connection is ending; commit nothing. */

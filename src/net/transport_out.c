@@ -15,10 +15,12 @@
 #include "mem.h"
 #include "transport_private.h"
 
-#define PART_BYTES   4096         /* of a part in the pool */
-#define SMALL_BYTES  512          /* of one between shared parts, most likely a head */
-#define PART_MAX     (64u * 1024) /* of one for much output */
-#define SPARES_MAX   64
+#define PART_BYTES  4096         /* of a part in the pool */
+#define SMALL_BYTES 512          /* of one between shared parts, most likely a head */
+#define PART_MAX    (64u * 1024) /* of one for much output */
+#define SPARES_MAX  64
+#define COMPACT_BYTES \
+    1024 /* frames up to this are put in one piece: little of a part is left unused */
 #define SHARE_BYTES  2048 /* less is cheaper to copy than to send as a part of its own */
 #define FLUSH_ROUNDS 8    /* writevs for one transport in one turn */
 #define PONGS_MAX    16   /* in the queue of one */
@@ -374,6 +376,39 @@ void transport_frame(struct transport *t, uint64_t frame_bytes)
     t->frame_left = frame_bytes;
     if (!append(t, span, NULL, 0))
         starve(t);
+}
+
+/* Short, and copied as it is: head and frame go to one place, which is looked for once. */
+void transport_put_frame(struct transport *t, struct lonely_span frame)
+{
+    struct part *p;
+    uint8_t *at;
+    size_t len = LONELY_FRAMING_LENGTH_BYTES;
+
+    if (t->role == TRANSPORT_CLIENT || frame.len > COMPACT_BYTES) {
+        transport_frame(t, frame.len);
+        transport_put(t, frame);
+        return;
+    }
+    if (!takes_output(t))
+        return;
+    assert(t->frame_left == 0);
+    if (t->pong_due)
+        queue_pong(t);
+    p = tail_for(t, WEBSOCKET_HEAD_MAX + frame.len, WEBSOCKET_HEAD_MAX + frame.len);
+    if (p == NULL) {
+        starve(t);
+        return;
+    }
+    at = part_end(p);
+    if (t->kind == TRANSPORT_WEBSOCKET)
+        len = websocket_write_head(at, t->opcode, frame.len, NULL);
+    else if (lonely_framing_announce(frame.len, LONELY_FRAME_LIMIT_MAX_BYTES, at) != LONELY_OK)
+        abort(); /* the user made it */
+    if (frame.len > 0)
+        memcpy(at + len, frame.ptr, frame.len);
+    p->len += len + frame.len;
+    added(t, len + frame.len);
 }
 
 static const uint8_t *mask_of(const struct transport *t)

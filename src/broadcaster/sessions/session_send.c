@@ -11,10 +11,11 @@
 #include <assert.h>
 #include <string.h>
 
-#define COPIED_BYTES 4096 /* bodies up to this are copied behind their head */
-#define CHUNK_BYTES  262144
-#define FREE_CHUNKS  4
-#define LEAST_PART   512 /* of a body, however long the head is */
+#define RESERVE_BYTES 1024 /* frames up to this are written in place */
+#define COPIED_BYTES  4096 /* bodies up to this are copied behind their head */
+#define CHUNK_BYTES   262144
+#define FREE_CHUNKS   4
+#define LEAST_PART    512 /* of a body, however long the head is */
 
 /* Where the length of the authorization stands in a RECEIVE_STREAM, whose first header it is: behind the
  * prefix, and the count and the name. (doc/protocol/stateful.md, 4 and 6.4) */
@@ -92,13 +93,24 @@ static struct parcel *parcel_of(struct sessions *all, struct outgoing *m)
 
 /* ---- Frames ---- */
 
-static void begin_frame(struct session *s, uint64_t bytes)
+static void count_frame(struct session *s, uint64_t bytes)
 {
     struct metrics *metrics = s->worker->metrics;
 
     metrics_add(&metrics->session_frames[s->peer.kind][METRICS_OUT], 1);
     metrics_add(&metrics->session_bytes[s->peer.kind][METRICS_OUT], bytes);
+}
+
+static void begin_frame(struct session *s, uint64_t bytes)
+{
+    count_frame(s, bytes);
     transport_frame(s->transport, bytes);
+}
+
+static void put_frame(struct session *s, struct lonely_span frame)
+{
+    count_frame(s, frame.len);
+    transport_put_frame(s->transport, frame);
 }
 
 void session_put(struct session *s, const struct lonely_message *m)
@@ -113,12 +125,10 @@ void session_put(struct session *s, const struct lonely_message *m)
     err = lonely_message_serialize_head(&out, scratch, LONELY_MESSAGE_HEAD_MAX_BYTES, &len);
     assert(err == LONELY_OK);
     (void)err;
-    begin_frame(s, len);
-    transport_put(s->transport, (struct lonely_span){ scratch, len });
+    put_frame(s, (struct lonely_span){ scratch, len });
 }
 
-/* The first `len` bytes of a parcel, with the authorization put in between. */
-static void put_parcel(struct session *s, const struct parcel *p, size_t len,
+static void put_pieces(struct session *s, const struct parcel *p, size_t len,
                        struct lonely_span authorization)
 {
     size_t at = AUTHORIZATION_AT(s->all->minimal);
@@ -133,6 +143,28 @@ static void put_parcel(struct session *s, const struct parcel *p, size_t len,
     transport_put(s->transport, authorization);
     at += sizeof(size);
     transport_put(s->transport, (struct lonely_span){ p->bytes + at, len - at });
+}
+
+/* The first `len` bytes of a parcel, with the authorization put in between. */
+static void put_parcel(struct session *s, const struct parcel *p, size_t len,
+                       struct lonely_span authorization)
+{
+    size_t at = AUTHORIZATION_AT(s->all->minimal), behind = at + 2;
+    uint8_t *out;
+
+    if (authorization.len == 0 || len + authorization.len > RESERVE_BYTES) {
+        put_pieces(s, p, len, authorization);
+        return;
+    }
+    out = transport_reserve(s->transport, len + authorization.len);
+    if (out == NULL)
+        return;
+    memcpy(out, p->bytes, at);
+    out[at] = (uint8_t)(authorization.len >> 8);
+    out[at + 1] = (uint8_t)authorization.len;
+    memcpy(out + behind, authorization.ptr, authorization.len);
+    memcpy(out + behind + authorization.len, p->bytes + behind, len - behind);
+    transport_commit(s->transport, len + authorization.len);
 }
 
 static void release_body(void *body)
@@ -206,23 +238,31 @@ static void read_acknowledgement(const struct lonely_message *m, struct lonely_a
     }
 }
 
-void session_on_acknowledgement(struct session *s, const struct lonely_message *m, bool whole)
+static bool check_acknowledgement(struct session *s, const struct lonely_message *m, int64_t number)
 {
     struct lonely_auth_input in;
     struct lonely_span authorization;
+
+    read_acknowledgement(m, &in, &authorization);
+    in.url = session_url(s, number);
+    return session_check(s, &in, authorization, NULL) == SESSION_PASSED; /* bound: never LATER */
+}
+
+void session_on_acknowledgement(struct session *s, const struct lonely_message *m, bool whole)
+{
+    const struct lonely_msg_continuation *part = &m->as.continuation;
+    bool last = m->type == LONELY_S2B_CONFIRM_RECEIVE;
     int64_t number;
 
     (void)whole; /* always */
-    read_acknowledgement(m, &in, &authorization);
-    if (!is_expected(s, in.identifier, m->type == LONELY_S2B_CONFIRM_RECEIVE, in.part_id)) {
+    if (!is_expected(s, last ? m->as.confirm_receive.identifier : part->identifier, last,
+                     last ? 0 : part->part_id)) {
         session_end(s, METRICS_SESSION_VIOLATION, "an acknowledgement that was not due");
         return;
     }
     if (!session_take_number(s, LONELY_COUNTER_SUBSCRIBER, &number))
         return;
-    if (gate_asks(s->worker->gate, false))
-        in.url = session_url(s, number);
-    if (session_check(s, &in, authorization, NULL) != SESSION_PASSED) /* bound: never LATER */
+    if (gate_asks(s->worker->gate, false) && !check_acknowledgement(s, m, number))
         return;
     ring_pop(&s->expected);
     if (s->sending != NULL || s->pending.count > 0)
@@ -246,20 +286,25 @@ bool session_may_put(const struct session *s)
     return s->sending == NULL && !is_full(s);
 }
 
-/* The authorization of a part. */
-static bool sign_part(struct session *s, const struct outgoing *m, int64_t number,
-                      struct lonely_span *authorization)
+/* The authorization of a part, when there is to be one. */
+static bool make_signature(struct session *s, const struct outgoing *m, int64_t number,
+                           struct lonely_span *authorization)
 {
     struct lonely_auth_input in = { .op = LONELY_AUTH_RECEIVE };
 
-    *authorization = (struct lonely_span){ 0 };
-    if (!gate_signs(s->worker->gate))
-        return true;
     in.url = session_url(s, number);
     in.topic = m->topic;
     in.identifier = (struct lonely_span){ m->identifier, sizeof(m->identifier) };
     in.hash = (struct lonely_span){ body_sha512(m->body), LONELY_SHA512_BYTES };
     return session_sign(s, &in, authorization);
+}
+
+/* Without one nothing of it is made: most messages go this way. */
+static bool sign_part(struct session *s, const struct outgoing *m, int64_t number,
+                      struct lonely_span *authorization)
+{
+    *authorization = (struct lonely_span){ 0 };
+    return !gate_signs(s->worker->gate) || make_signature(s, m, number, authorization);
 }
 
 /* How much of the body goes behind a head of that length. */
@@ -285,6 +330,10 @@ static void send_message(struct session *s, struct parcel *p)
     first = part_bytes(s, p->head_len + authorization.len, size);
     metrics_add(&s->worker->metrics->session_messages, 1);
     expect(s, m, 0, first == size);
+    if (first == size && copied && authorization.len == 0) {
+        put_frame(s, (struct lonely_span){ p->bytes, p->len });
+        return;
+    }
     begin_frame(s, p->head_len + authorization.len + first);
     put_parcel(s, p, copied && first == size ? p->len : p->head_len, authorization);
     if (first == size && copied)
