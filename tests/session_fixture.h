@@ -214,6 +214,12 @@ void transport_put(struct transport *t, struct lonely_span bytes)
         t->queued += bytes.len;
 }
 
+void transport_put_frame(struct transport *t, struct lonely_span frame)
+{
+    transport_frame(t, frame.len);
+    transport_put(t, frame);
+}
+
 void transport_put_shared(struct transport *t, struct lonely_span bytes, void (*release)(void *arg),
                           void *arg)
 {

@@ -82,6 +82,35 @@ static void sends_a_turns_frames_in_one_go(void **state)
 }
 
 /* Frames of a client, put in pieces of every size, are what a server reads. */
+/* Like announcing and putting it, whatever its length and what else is in the queue. */
+static void puts_whole_frames(void **state)
+{
+    static const size_t lens[] = { 4, 125, 126, 1024, 1025, 70000 };
+    static uint8_t body[70000];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof body; i++)
+        body[i] = (uint8_t)(i * 7);
+    for (size_t i = 0; i < 2 * sizeof lens / sizeof *lens; i++) {
+        struct lonely_span frame = { body, lens[i / 2] };
+        struct user whole, parts;
+
+        user_open(&whole, &patient, (enum transport_kind)(i % 2), TRANSPORT_SERVER);
+        user_open(&parts, &patient, (enum transport_kind)(i % 2), TRANSPORT_SERVER);
+        for (int n = 0; n < 20; n++) {
+            transport_put_frame(whole.t, frame);
+            transport_frame(parts.t, frame.len);
+            transport_put(parts.t, frame);
+        }
+        assert_int_equal(transport_queued(whole.t), transport_queued(parts.t));
+        user_turn(&whole);
+        user_turn(&parts);
+        assert_out(&whole, (struct lonely_span){ parts.fake.out, parts.fake.len });
+        user_close(&whole);
+        user_close(&parts);
+    }
+}
+
 static void masks_what_a_client_sends(void **state)
 {
     uint8_t body[70000];
@@ -733,6 +762,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gives_frames_of_both_kinds),
         cmocka_unit_test(sends_a_turns_frames_in_one_go),
+        cmocka_unit_test(puts_whole_frames),
         cmocka_unit_test(masks_what_a_client_sends),
         cmocka_unit_test(shares_large_parts_until_they_have_left),
         cmocka_unit_test(releases_each_part_once),

@@ -66,6 +66,25 @@ static bool put_with(enum transport_kind kind, unsigned allocations)
     return failed;
 }
 
+static void ends_when_a_whole_frame_finds_no_memory(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 2; kind++) {
+        struct user u;
+
+        user_open(&u, &conf, (enum transport_kind)kind, TRANSPORT_SERVER);
+        fails_after = 0;
+        transport_put_frame(u.t, LIT("frame"));
+        transport_put_frame(u.t, LIT("frame"));
+        assert_string_equal(u.log, ""); /* not inside of a call */
+        fails_after = UINT_MAX;
+        user_turn(&u);
+        assert_non_null(strstr(u.log, "end 1013;"));
+        assert_int_equal(u.fake.len, 0);
+        user_close(&u);
+    }
+}
+
 static void ends_when_output_finds_no_memory(void **state)
 {
     (void)state;
@@ -134,6 +153,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ends_when_output_finds_no_memory),
+        cmocka_unit_test(ends_when_a_whole_frame_finds_no_memory),
         cmocka_unit_test(ends_when_input_cannot_be_kept),
         cmocka_unit_test(ends_when_the_rest_cannot_be_kept),
         cmocka_unit_test(does_without_a_pong),
