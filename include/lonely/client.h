@@ -144,6 +144,8 @@ struct lonely_client;
  * Opens a client: checks the options, reads secrets, binds the receiver (HTTP), and begins to connect in
  * the background (websocket, TCP). The options may be destroyed afterwards.
  *
+ * The program ignores SIGPIPE.
+ *
  * @return LONELY_CLIENT_OK
  *         _ARGUMENT   an option is missing, contradicts another, or names a file that cannot be used
  *         _REFUSED    the receiver's address cannot be bound
@@ -157,8 +159,9 @@ LONELY_API enum lonely_client_error lonely_client_open(const struct lonely_clien
 /**
  * Ends it: HTTP: the broadcasters are told that nothing is subscribed any more (bounded by
  * close_timeout); websocket, TCP: the connection is closed in order. Notifies that have not left end with
- * ABANDONED, those without their confirmation with AMBIGUOUS. Subscriptions and deliveries must have been
- * destroyed and released. NULL is allowed.
+ * ABANDONED, those without their confirmation with AMBIGUOUS; other threads that wait inside such calls are
+ * waited for. Status handlers are told DEAD. Subscriptions and deliveries must have been destroyed and
+ * released. NULL is allowed.
  *
  * @return the client's final error, if it had died of one, else LONELY_CLIENT_OK
  */
@@ -178,7 +181,7 @@ LONELY_API enum lonely_client_status lonely_client_status(struct lonely_client *
 LONELY_API enum lonely_client_error lonely_client_wait_connected(struct lonely_client *c,
                                                                  int64_t timeout_ms);
 
-/** Why it is not connected, or died; empty text when nothing was wrong. */
+/** What went wrong last, until it is connected again or a call over HTTP succeeds; then OK and an empty text. */
 LONELY_API enum lonely_client_error lonely_client_last_error(struct lonely_client *c,
                                                              struct lonely_client_why *why);
 
@@ -225,9 +228,9 @@ LONELY_API void lonely_subscription_destroy(struct lonely_subscription *s);
 
 /**
  * Adds or removes. Adding what is there does nothing. Once entered the broadcaster is told: with
- * `timeout_ms` 0 later, else the call waits for its confirmation. When it fails or times out over HTTP
- * nothing is changed (H4); over websocket and TCP it stays wanted, and is asked for again after each
- * reconnect.
+ * `timeout_ms` 0 later, else the call waits for its confirmation. When that fails over HTTP nothing is
+ * changed (H4); over websocket and TCP it stays wanted, and is asked for again after each reconnect. A call
+ * that timed out goes on in the background.
  *
  * @param topic  at most 65,535 bytes; glob: valid UTF-8, at most 65,535 bytes
  * @return LONELY_CLIENT_OK, _ARGUMENT, _NOT_SUBSCRIBED (removing), _QUEUE_FULL, _TIMED_OUT, _ABANDONED,
@@ -322,16 +325,21 @@ LONELY_API void lonely_notify_init(struct lonely_notify *n);
  * Sends a message and waits for the broadcaster's confirmation.
  *
  * @param notified  how many subscribers the broadcaster handed it to; NULL is allowed
- * @return LONELY_CLIENT_OK, _TIMED_OUT (it goes on in the background), _AMBIGUOUS, _UNREACHABLE, _REFUSED,
- *         _FORBIDDEN, _RETRIES_EXHAUSTED, _ABANDONED, _QUEUE_FULL, _SOURCE, _ARGUMENT (a topic above
- *         65,535 bytes, no source)
+ * Over websocket and TCP a broadcaster that does not take a message can only end the connection: after three
+ * connections that ended over it the call returns AMBIGUOUS.
+ *
+ * @return LONELY_CLIENT_OK (with `timeout_ms` 0 also: it goes on in the background), _TIMED_OUT (the same: what
+ *         `n` points at beside topic and bytes must stay), _AMBIGUOUS, _UNREACHABLE, _REFUSED, _FORBIDDEN,
+ *         _RETRIES_EXHAUSTED, _ABANDONED, _QUEUE_FULL, _SOURCE, _ARGUMENT (a topic above 65,535 bytes, two
+ *         sources, no size)
  */
 LONELY_API enum lonely_client_error lonely_client_notify(struct lonely_client *c,
                                                          const struct lonely_notify *n,
                                                          int64_t timeout_ms, uint64_t *notified);
 
-/** The same without waiting: `done` runs exactly once, if this returns OK. What `n` points at (beside
- * topic and bytes, which are copied) must live until then. */
+/** The same without waiting: `done` runs exactly once, if this returns OK; in a callback, and with "io" =
+ * "caller", perhaps before it returns. What `n` points at (beside topic and bytes, which are copied) must
+ * live until then. */
 typedef void lonely_notify_done_fn(void *arg, enum lonely_client_error err, uint64_t notified);
 LONELY_API enum lonely_client_error lonely_client_notify_start(struct lonely_client *c,
                                                                const struct lonely_notify *n,
@@ -340,7 +348,8 @@ LONELY_API enum lonely_client_error lonely_client_notify_start(struct lonely_cli
 
 /* ---- Direct: callbacks instead of subscriptions ---- (doc/protocol/session.md, 9) */
 
-/** Counted as subscriptions are. `*id` names it for direct_unsubscribe; an unknown id does nothing. */
+/** Counted as subscriptions are. `*id` names it for direct_unsubscribe, also after TIMED_OUT; an unknown id does
+ * nothing. */
 LONELY_API enum lonely_client_error lonely_client_direct_subscribe_exact(struct lonely_client *c,
                                                                          struct lonely_span topic,
                                                                          int64_t timeout_ms,

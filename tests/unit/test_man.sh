@@ -13,11 +13,11 @@ report() { # status, name, what is wrong
     echo "ok $n - $*"
 }
 
-check_library() { # folder of headers, prefix of macros, page of functions, page of errors
-    errors=$(grep -o "X($2_[A-Z0-9_]*" "$include/$1/error.h" | sed 's/X(//')
+check_library() { # header of errors, prefix of macros, page of functions, page of errors, prefix of errors
+    errors=$(grep -o "X(${5:-$2}_[A-Z0-9_]*" "$include/$1" | sed 's/X(//')
     missing=$(for e in $errors; do grep -qx ".It Dv $e" "$man/$4" || echo "$e"; done)
     [ -n "$errors" ] && [ -z "$missing" ]
-    report $? "every error is in $4" $missing
+    report $? "every error of $1 is in $4" $missing
 
     for header in $(sed -n 's/^\.In //p' "$man/$3"); do
         functions=$(tr '\n' ' ' <"$include/$header" | grep -o "$2_API [^;{]*;" |
@@ -31,8 +31,9 @@ check_library() { # folder of headers, prefix of macros, page of functions, page
     done
 }
 
-check_library lonely LONELY lonelypsp.3 lonelypsp.7
-check_library tinyproto TINYPROTO tinyproto.3 tinyproto.3
+check_library lonely/error.h LONELY lonelypsp.3 lonelypsp.7
+check_library lonely/client.h LONELY lonelypsc.3 lonelypsc.3 LONELY_CLIENT
+check_library tinyproto/error.h TINYPROTO tinyproto.3 tinyproto.3
 
 for page in "$man"/*.[1-9]; do
     if [ -n "$mandoc" ]; then
