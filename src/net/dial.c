@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -258,14 +259,13 @@ static struct stream *open_through_curl(uv_loop_t *loop, CURL *easy, struct stre
     return &t->stream;
 }
 
-/* Takes `easy`. NULL: no descriptor left. */
-static struct stream *stream_open(uv_loop_t *loop, CURL *easy, struct stream_buffer *buffer)
+/* Takes `easy`. `through_curl`: there is TLS on it. NULL: no descriptor left. */
+static struct stream *stream_open(uv_loop_t *loop, CURL *easy, bool through_curl,
+                                  struct stream_buffer *buffer)
 {
-    struct curl_tlssessioninfo *tls = NULL;
     int fd;
 
-    curl_easy_getinfo(easy, CURLINFO_TLS_SSL_PTR, &tls);
-    if (tls != NULL && tls->internals != NULL)
+    if (through_curl)
         return open_through_curl(loop, easy, buffer);
     fd = fcntl(socket_of(easy), F_DUPFD_CLOEXEC, 0);
     curl_easy_cleanup(easy); /* closes its own descriptor only */
@@ -279,6 +279,7 @@ struct dial {
     CURL *easy;
     CURLcode code;
     atomic_bool cancelled;
+    bool through_curl;
     uint64_t user_timeout_ms;
     struct stream_buffer *buffer;
     char error[CURL_ERROR_SIZE];
@@ -314,15 +315,27 @@ static int on_socket(void *arg, curl_socket_t fd, curlsocktype purpose)
 
 static bool set_strings(CURL *easy, const struct dial_conf *conf)
 {
-    return curl_easy_setopt(easy, CURLOPT_URL, conf->url) == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_PROXY, conf->proxy != NULL ? conf->proxy : "") ==
-               CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_NOPROXY, "") == CURLE_OK &&
-           (conf->ca == NULL || (curl_easy_setopt(easy, CURLOPT_CAINFO, conf->ca) == CURLE_OK &&
-                                 curl_easy_setopt(easy, CURLOPT_CAPATH, NULL) == CURLE_OK)) &&
-           (conf->cert == NULL ||
-            (curl_easy_setopt(easy, CURLOPT_SSLCERT, conf->cert) == CURLE_OK &&
-             curl_easy_setopt(easy, CURLOPT_SSLKEY, conf->key) == CURLE_OK));
+    const struct {
+        CURLoption option;
+        const char *value;
+        bool set;
+    } strings[] = {
+        { CURLOPT_URL, conf->url, true },
+        { CURLOPT_PROXY, conf->proxy != NULL ? conf->proxy : "", true },
+        { CURLOPT_NOPROXY, "", true },
+        { CURLOPT_CAINFO, conf->ca, conf->ca != NULL },
+        { CURLOPT_CAPATH, NULL, conf->ca != NULL },
+        { CURLOPT_PROXY_CAINFO, conf->ca, conf->ca != NULL },
+        { CURLOPT_PROXY_CAPATH, NULL, conf->ca != NULL },
+        { CURLOPT_SSLCERT, conf->cert, conf->cert != NULL },
+        { CURLOPT_SSLKEY, conf->key, conf->cert != NULL },
+    };
+
+    for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
+        if (strings[i].set &&
+            curl_easy_setopt(easy, strings[i].option, strings[i].value) != CURLE_OK)
+            return false;
+    return true;
 }
 
 static void set_rest(struct dial *d, const struct dial_conf *conf)
@@ -357,7 +370,7 @@ static void after_connect(uv_work_t *work, int status)
 
     (void)status; /* never cancelled there */
     if (d->code == CURLE_OK && !atomic_load(&d->cancelled)) {
-        stream = stream_open(work->loop, d->easy, d->buffer);
+        stream = stream_open(work->loop, d->easy, d->through_curl, d->buffer);
         d->easy = NULL;
         if (stream == NULL)
             strcpy(d->error, "no descriptor left");
@@ -367,6 +380,13 @@ static void after_connect(uv_work_t *work, int status)
     curl_easy_cleanup(d->easy);
     d->done(d->arg, stream, d->error);
     mem_free(d);
+}
+
+/* libcurl does not tell it of a connection that it has handed out, and bytes in the clear must never follow a
+ * handshake. */
+static bool is_tls(const char *url)
+{
+    return strncasecmp(url, "https:", 6) == 0;
 }
 
 struct dial *dial_start(uv_loop_t *loop, const struct dial_conf *conf, dial_done_fn *done,
@@ -379,6 +399,7 @@ struct dial *dial_start(uv_loop_t *loop, const struct dial_conf *conf, dial_done
     d->arg = arg;
     d->user_timeout_ms = conf->user_timeout_ms;
     d->buffer = conf->buffer;
+    d->through_curl = is_tls(conf->url) || (conf->proxy != NULL && is_tls(conf->proxy));
     atomic_init(&d->cancelled, false);
     if (curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK)
         d->easy = curl_easy_init();
