@@ -57,6 +57,19 @@ def cores():
 SERVER_CORE, OTHER_CORE = cores()
 
 
+def cpu_s_of(pid):
+    """User and system time of a process: all threads, children that live and those that have ended."""
+    total, pids = 0, [pid]
+    while pids:
+        pid = pids.pop()
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += sum(map(int, fields[11:15]))
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                pids += map(int, (task / "children").read_text().split())
+    return total / TICKS
+
+
 class Process:
     """A child on a core that says "ready ... ADDRESS" on its first line."""
 
@@ -85,16 +98,7 @@ class Process:
             raise Failed("a process did not end") from None
 
     def cpu_s(self):
-        """User and system time: all threads, children that live and those that have ended."""
-        total, pids = 0, [self.process.pid]
-        while pids:
-            pid = pids.pop()
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                total += sum(map(int, fields[11:15]))
-                for task in Path(f"/proc/{pid}/task").iterdir():
-                    pids += map(int, (task / "children").read_text().split())
-        return total / TICKS
+        return cpu_s_of(self.process.pid)
 
     def peak_bytes(self):
         status = Path(f"/proc/{self.process.pid}/status").read_text()

@@ -7,6 +7,7 @@ import sqlite3
 import databases
 import rqlite_cluster
 from conftest import setup_folder, wait_until
+from tcp_proxy import Proxy
 
 EXACTS, GLOBS = "httppubsub_subscription_exacts", "httppubsub_subscription_globs"
 RQLITE_TABLES = [EXACTS, GLOBS, "lonely_changes", "lonely_hmacs", "lonely_processes", "lonely_schema"]
@@ -66,6 +67,11 @@ class PostgresPlace:
         except databases.Missing as e:
             raise Missing(str(e)) from e
 
+    def behind_proxies(self):
+        """They, and the URL of the same place that leads through them."""
+        proxy = Proxy(self.server.port)
+        return [proxy], self.setup_args[-1].replace(f":{self.server.port}/", f":{proxy.port}/")
+
     def query(self, sql):
         return self.server.query(f"SET search_path = {self.schema}; {sql}")
 
@@ -95,6 +101,10 @@ class RqlitePlace:
             return rqlite_cluster.Rqlite(3)
         except rqlite_cluster.Missing as e:
             raise Missing(str(e)) from e
+
+    def behind_proxies(self):
+        proxies = [Proxy(node.http_port) for node in self.server.nodes]
+        return proxies, " ".join(proxy.url for proxy in proxies)
 
     def query(self, sql):
         if sql.startswith("SELECT"):

@@ -15,6 +15,7 @@ from conftest import SANITIZED, wait_until
 from peers import SessionPeer
 from recorder import IN, MAYBE, OUT, Recorder
 from stateful_client import Closed
+from tcp_proxy import CUT, HOLE, PASS
 from wire import post
 
 KEYS = [b"key/%d" % i for i in range(6)]
@@ -245,6 +246,14 @@ def world(make_cluster, subscriber):
     return make
 
 
+@pytest.fixture
+def proxies():
+    made = []
+    yield made
+    for proxy in made:
+        proxy.stop()
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgres", "rqlite"])
 def test_broadcasters_killed(world, kind):
     """Each of them once, and started again at the same address."""
@@ -270,4 +279,26 @@ def test_database_in_trouble(world, kind):
             else:
                 w.progress(STEP // 2)
             end()
+            w.progress()
+
+
+@pytest.mark.parametrize("kind", ["postgres", "rqlite"])
+def test_one_is_cut_off(make_cluster, subscriber, proxies, kind):
+    """Its way to the database is slow, then cut, then a hole; the others go on, and it does afterwards."""
+    cluster = make_cluster(kind, missed__sweep_missed_interval="200ms", database__timeout="2s")
+    made, url = cluster.place.behind_proxies()
+    proxies += made
+    cluster.start(database__url=url)
+    cluster.start()
+    cluster.start()
+    with World(cluster, subscriber, "cut off") as w:
+        for proxy in proxies:
+            proxy.delay = 0.01
+        w.progress()
+        for mode in (CUT, HOLE):
+            for proxy in proxies:
+                proxy.set_mode(mode)
+            w.progress()
+            for proxy in proxies:
+                proxy.set_mode(PASS)
             w.progress()
