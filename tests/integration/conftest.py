@@ -252,9 +252,9 @@ def dead_url():
     port.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def database_servers():
-    """get(kind): a server for all tests that ask; None for SQLite. A skip where it is not installed."""
+    """get(kind): a server for all tests of a file that ask; None for SQLite. A skip where it is not installed."""
     import cluster
 
     servers = {}
