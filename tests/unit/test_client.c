@@ -655,6 +655,77 @@ static int callers_thread(void **state)
 #define IN_BOTH(test) \
     cmocka_unit_test_setup(test, own_thread), cmocka_unit_test_setup(test, callers_thread)
 
+/* ---- Several threads ---- */
+
+struct waiter {
+    uv_thread_t thread;
+    struct lonely_client *client;
+    enum lonely_client_error err;
+};
+
+static void notify_and_wait(void *arg)
+{
+    struct waiter *w = arg;
+    struct lonely_notify n;
+
+    lonely_notify_init(&n);
+    n.topic = LIT("t");
+    w->err = lonely_client_notify(w->client, &n, -1, NULL);
+}
+
+static void count_notifies(struct lonely_client *c, void *arg)
+{
+    *(size_t *)arg = 0;
+    list_foreach (&fake_of(c)->notifies, node, next)
+        ++*(size_t *)arg;
+}
+
+/* The client stays until all of them have left it. */
+static void test_closing_under_waiting_threads(void **state)
+{
+    struct lonely_client *c = open_with("ws://127.0.0.1:3003", "thread", NULL, NULL);
+    struct waiter waiters[8];
+    size_t under_way = 0;
+
+    (void)state;
+    on_loop(c, mute, c);
+    for (size_t i = 0; i < TABLE_LEN(waiters); i++) {
+        waiters[i].client = c;
+        assert_int_equal(uv_thread_create(&waiters[i].thread, notify_and_wait, &waiters[i]), 0);
+    }
+    while (under_way < TABLE_LEN(waiters))
+        on_loop(c, count_notifies, &under_way);
+    assert_int_equal(lonely_client_close(c), LONELY_CLIENT_OK);
+    for (size_t i = 0; i < TABLE_LEN(waiters); i++) {
+        uv_thread_join(&waiters[i].thread);
+        assert_int_equal(waiters[i].err, LONELY_CLIENT_AMBIGUOUS);
+    }
+}
+
+static void on_last_status(void *arg, enum lonely_client_status status, struct lonely_span missed)
+{
+    (void)missed;
+    *(enum lonely_client_status *)arg = status;
+}
+
+/* An id is known before the loop has made what it names; the end is told. */
+static void test_direct_without_waiting(void **state)
+{
+    struct lonely_client *c = open_client();
+    enum lonely_client_status status = LONELY_CLIENT_LOST;
+    uint64_t ids[3];
+
+    (void)state;
+    assert_int_equal(lonely_client_on_status(c, on_last_status, &status, &ids[0]), 0);
+    assert_int_equal(lonely_client_direct_subscribe_exact(c, LIT("a"), 0, &ids[1]), 0);
+    assert_int_equal(lonely_client_direct_subscribe_glob(c, LIT("a*"), 0, &ids[2]), 0);
+    assert_true(ids[0] != ids[1] && ids[1] != ids[2] && ids[1] != 0 && ids[2] != 0);
+    assert_int_equal(lonely_client_direct_unsubscribe(c, ids[1], -1), 0);
+    assert_int_equal(lonely_client_wait_connected(c, -1), LONELY_CLIENT_OK);
+    assert_int_equal(lonely_client_close(c), LONELY_CLIENT_OK);
+    assert_int_equal(status, LONELY_CLIENT_DEAD);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -670,6 +741,8 @@ int main(void)
         IN_BOTH(test_what_is_under_way_at_the_end_is_ambiguous),
         IN_BOTH(test_direct),
         IN_BOTH(test_large_messages_go_to_files),
+        IN_BOTH(test_direct_without_waiting),
+        cmocka_unit_test(test_closing_under_waiting_threads),
     };
 
     return cmocka_run_group_tests_name("client", tests, NULL, NULL);
