@@ -5,6 +5,7 @@
 import contextlib
 import signal
 import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -183,6 +184,12 @@ def test_the_last_leaves_while_another_comes(two):
         assert got == list(range(150))
 
 
+def stops(program):
+    """None of its threads runs any more."""
+    stats = [stat.read_text() for stat in Path(f"/proc/{program.pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+
 @pytest.mark.parametrize("sweeps", ["the other", "itself"])
 def test_missed_while_a_peer_hangs(make_cluster, sweeps):
     """Its sessions are told once it goes on, whoever finds that out; only those who want the topic."""
@@ -198,6 +205,7 @@ def test_missed_while_a_peer_hangs(make_cluster, sweeps):
         other.exact(b"bar")
         second.signal(signal.SIGSTOP)
         try:
+            wait_until(lambda: stops(second), "a standstill")
             assert notifier.notify(b"foo", b"while it hangs") == 0
         finally:
             second.signal(signal.SIGCONT)
