@@ -61,12 +61,16 @@ static const struct kind {
                          0 },
     [CONF_ORIGIN_LIST] = { "ORIGIN...", "origins such as https://example.org:8443, or *", NULL, 0,
                            0 },
+    [CONF_DICTIONARY_LIST] = { "ID LEVEL PATH...",
+                               "ID LEVEL PATH, the id from 2 to 65535, the level from 1 to 22",
+                               NULL, 0, 0 },
 };
 
 bool conf_value_is_list(const struct conf_option *o)
 {
     return o->type == CONF_LISTEN_LIST || o->type == CONF_CIDR_LIST || o->type == CONF_PATH_LIST ||
-           o->type == CONF_DATABASE_URLS || o->type == CONF_ORIGIN_LIST;
+           o->type == CONF_DATABASE_URLS || o->type == CONF_ORIGIN_LIST ||
+           o->type == CONF_DICTIONARY_LIST;
 }
 
 /* Decimal, with a fraction if the product with `factor` is whole. */
@@ -285,8 +289,34 @@ static bool is_origin(const char *text, size_t len)
            memchr(host + 3, '/', len - (size_t)(host + 3 - text)) == NULL;
 }
 
+/* A decimal number between two others, and a blank behind it; *at moves behind that. */
+static bool take_number(const char **at, uint64_t min, uint64_t max, uint64_t *out)
+{
+    size_t len = strspn(*at, "0123456789");
+
+    if (len > 9 || (*at)[len] != ' ' || !parse_decimal(*at, len, 1, out))
+        return false;
+    *at += len + 1;
+    return *out >= min && *out <= max;
+}
+
+bool conf_dictionary_parse(const char *item, struct conf_dictionary *out)
+{
+    uint64_t level;
+
+    if (!take_number(&item, 2, 65535, &out->id) || !take_number(&item, 1, 22, &level))
+        return false;
+    out->level = (int)level;
+    out->path = item;
+    return *item != '\0';
+}
+
 static bool is_item(const struct conf_option *o, const char *text, size_t len, char why[256])
 {
+    struct conf_dictionary dictionary;
+
+    if (o->type == CONF_DICTIONARY_LIST)
+        return conf_dictionary_parse(text, &dictionary);
     if (o->type == CONF_DATABASE_URLS)
         return is_database_url(text, len);
     if (o->type == CONF_PATH_LIST)
@@ -296,26 +326,57 @@ static bool is_item(const struct conf_option *o, const char *text, size_t len, c
     return o->type == CONF_CIDR_LIST ? is_cidr(text, len, why) : is_host_port(text, len);
 }
 
+/* The next item, which is as many words as its type has, with one blank between; the caller frees it. NULL:
+ * none is left. */
+static char *next_item(const struct conf_option *o, const char **at)
+{
+    size_t words = o->type == CONF_DICTIONARY_LIST ? 3 : 1, len, used = 0;
+    char *item = mem_alloc(strlen(*at) + 1);
+    const char *word;
+
+    for (; words > 0 && (word = next_word(at, &len)) != NULL; words--) {
+        if (used > 0)
+            item[used++] = ' ';
+        memcpy(item + used, word, len);
+        used += len;
+    }
+    item[used] = '\0';
+    if (used > 0)
+        return item;
+    mem_free(item);
+    return NULL;
+}
+
+static void clear_list(struct conf_list *list)
+{
+    for (size_t i = 0; i < list->count; i++)
+        mem_free(list->items[i]);
+    mem_free(list->items);
+    *list = (struct conf_list){ 0 };
+}
+
 /* All items or none: a bad one must leave the list as it was. */
 static bool add_items(struct conf_list *list, const struct conf_option *o, const char *text,
                       char why[256])
 {
-    const char *at = text, *word;
-    size_t n = 0, len;
+    struct conf_list fresh = { 0 };
+    const char *at = text;
+    bool good = true;
+    char *item;
 
-    for (; (word = next_word(&at, &len)) != NULL; n++)
-        if (!is_item(o, word, len, why))
-            return false;
-    if (n == 0)
-        return false;
-    list->items = mem_realloc(list->items, (list->count + n) * sizeof *list->items);
-    for (at = text; (word = next_word(&at, &len)) != NULL; list->count++) {
-        char *item = mem_alloc(len + 1);
-
-        memcpy(item, word, len);
-        item[len] = '\0';
-        list->items[list->count] = item;
+    while (good && (item = next_item(o, &at)) != NULL) {
+        fresh.items = mem_realloc(fresh.items, (fresh.count + 1) * sizeof *fresh.items);
+        fresh.items[fresh.count++] = item;
+        good = is_item(o, item, strlen(item), why);
     }
+    if (!good || fresh.count == 0) {
+        clear_list(&fresh);
+        return false;
+    }
+    list->items = mem_realloc(list->items, (list->count + fresh.count) * sizeof *list->items);
+    memcpy(list->items + list->count, fresh.items, fresh.count * sizeof *fresh.items);
+    list->count += fresh.count;
+    mem_free(fresh.items);
     return true;
 }
 
@@ -381,6 +442,7 @@ bool conf_value_set(void *field, const struct conf_option *o, const char *text, 
     case CONF_PATH_LIST:
     case CONF_DATABASE_URLS:
     case CONF_ORIGIN_LIST:
+    case CONF_DICTIONARY_LIST:
         if (none)
             conf_value_clear(field, o);
         good = none || add_items(field, o, text, why);
@@ -393,8 +455,6 @@ bool conf_value_set(void *field, const struct conf_option *o, const char *text, 
 
 void conf_value_clear(void *field, const struct conf_option *o)
 {
-    struct conf_list *list;
-
     switch (o->type) {
     case CONF_CHOICE:
     case CONF_PATH:
@@ -408,11 +468,8 @@ void conf_value_clear(void *field, const struct conf_option *o)
     case CONF_PATH_LIST:
     case CONF_DATABASE_URLS:
     case CONF_ORIGIN_LIST:
-        list = field;
-        for (size_t i = 0; i < list->count; i++)
-            mem_free(list->items[i]);
-        mem_free(list->items);
-        *list = (struct conf_list){ 0 };
+    case CONF_DICTIONARY_LIST:
+        clear_list(field);
         break;
     case CONF_COUNT:
     case CONF_SIZE:
@@ -470,6 +527,7 @@ void conf_value_print(FILE *out, const void *field, const struct conf_option *o)
     case CONF_PATH_LIST:
     case CONF_DATABASE_URLS:
     case CONF_ORIGIN_LIST:
+    case CONF_DICTIONARY_LIST:
         list = field;
         if (list->count == 0)
             fputs("none", out);

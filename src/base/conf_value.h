@@ -34,7 +34,8 @@ enum conf_type {
     CONF_CIDR_LIST,   /* struct conf_list of ADDRESS/BITS */
     CONF_PATH_LIST,   /* struct conf_list of paths; empty: none */
     CONF_DATABASE_URLS, /* struct conf_list of URLs of databases, perhaps with a password; empty: none */
-    CONF_ORIGIN_LIST /* struct conf_list of SCHEME://HOST..., or * */
+    CONF_ORIGIN_LIST,    /* struct conf_list of SCHEME://HOST..., or * */
+    CONF_DICTIONARY_LIST /* struct conf_list of "ID LEVEL PATH", one blank between; empty: none */
 };
 
 struct conf_option {
@@ -54,6 +55,14 @@ struct conf_option {
  * false: the field is as before and `why` says what would be right.
  */
 bool conf_value_set(void *field, const struct conf_option *o, const char *text, char why[256]);
+
+/* Takes an item of a CONF_DICTIONARY_LIST apart; `path` points into it. false: it is none. */
+struct conf_dictionary {
+    uint64_t id; /* 2 to 65535 */
+    int level;   /* 1 to 22 */
+    const char *path;
+};
+bool conf_dictionary_parse(const char *item, struct conf_dictionary *out);
 
 /* Is the field a struct conf_list? */
 bool conf_value_is_list(const struct conf_option *o);

@@ -8,6 +8,7 @@
 
 #include "admin.h"
 #include "broadcaster.h"
+#include "compression.h"
 #include "forwarding.h"
 #include "mem.h"
 #include "own_urls.h"
@@ -250,6 +251,25 @@ static bool open_bodies(struct broadcaster *b, char error[256])
     return b->bodies != NULL;
 }
 
+static bool open_compression(struct broadcaster *b, char error[256])
+{
+    if (!b->conf->compression.compression_allowed)
+        return true;
+    b->compression = compression_create(b->conf, error);
+    return b->compression != NULL;
+}
+
+bool broadcaster_check_compression(const struct conf *conf, char error[256])
+{
+    struct compression *compression;
+
+    if (!conf->compression.compression_allowed)
+        return true;
+    compression = compression_create(conf, error);
+    compression_destroy(compression);
+    return compression != NULL;
+}
+
 static bool create_workers(struct broadcaster *b, char error[256])
 {
     b->workers = mem_calloc(b->worker_count, sizeof(struct worker *));
@@ -281,7 +301,7 @@ bool broadcaster_create(const struct conf *conf, struct keys *keys, const struct
     if (conf->limits.max_connections_per_address != CONF_NONE)
         b->peers = peer_limit_create(conf->limits.max_connections_per_address);
     if (!open_tls(b, error) || !open_listeners(b, error) || !open_bodies(b, error) ||
-        !open_store(b, error) || !create_workers(b, error) ||
+        !open_compression(b, error) || !open_store(b, error) || !create_workers(b, error) ||
         (conf->broadcaster.admin_listen != NULL && !admin_create(b, &b->admin, error))) {
         broadcaster_destroy(b);
         return false;
@@ -353,6 +373,7 @@ void broadcaster_destroy(struct broadcaster *b)
         b->backend->close(b->store);
     peer_limit_destroy(b->peers);
     bodies_destroy(b->bodies);
+    compression_destroy(b->compression);
     forwarding_destroy(b->forwarding);
     index_destroy(b->index);
     policy_destroy(b->policy);

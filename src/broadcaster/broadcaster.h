@@ -25,6 +25,7 @@
 #include "tls.h"
 
 struct admin;
+struct compression;
 struct forwarding;
 struct worker;
 
@@ -47,7 +48,8 @@ struct broadcaster {
     struct key_ring keys;
     struct replay *replay; /* NULL: replays are not detected */
     struct bodies *bodies;
-    struct policy *policy; /* where webhooks may go */
+    struct compression *compression; /* NULL: sessions compress nothing */
+    struct policy *policy;           /* where webhooks may go */
     struct broadcaster_listener *listeners;
     size_t listener_count;
     struct tls_server *tls; /* NULL: no tls_listen */
@@ -69,6 +71,9 @@ struct broadcaster {
 /* Can the certificate, key and authorities be used, as far as `conf` needs them? false: `error` says
  * which file is wrong. */
 bool broadcaster_check_tls(const struct conf *conf, char error[256]);
+
+/* Can the dictionaries be used? false: `error` says which file is wrong. */
+bool broadcaster_check_compression(const struct conf *conf, char error[256]);
 
 /* Is [database] of a form that its backend takes? Connects to nothing. */
 bool broadcaster_check_store(const struct conf *conf, char error[256]);

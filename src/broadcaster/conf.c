@@ -20,6 +20,10 @@
 #define MAX_MS    UINT64_C(31536000000) /* a year: no timeout needs more, and sums cannot wrap */
 #define MAX_BYTES (UINT64_C(1) << 40)
 
+/* Trained dictionaries are used on the loop, and samples are in memory while one is made. */
+#define MAX_TRAINED   (1 << 17)
+#define MAX_WATERMARK (1 << 28)
+
 #define OPT(s, k, t, f)          .section = #s, .key = #k, .type = t, .field = offsetof(struct conf, s.f)
 #define TIME(s, k)               OPT(s, k, CONF_TIME_MS, k##_ms), .min = 1, .max = MAX_MS
 #define SIZE(s, k, least, most)  OPT(s, k, CONF_SIZE, k), .min = least, .max = most
@@ -174,6 +178,28 @@ static const struct conf_option options[] = {
     { OPT(websocket, allowed_origins, CONF_ORIGIN_LIST, allowed_origins), .def = "*",
       .meaning = "Origins of the web pages that may connect; *: all." },
 
+    { OPT(compression, compression_allowed, CONF_BOOL, compression_allowed), .def = "yes",
+      .meaning = "Compress messages with Zstandard for sessions that ask for it." },
+    { OPT(compression, dictionary, CONF_DICTIONARY_LIST, dictionary), .none = true, .def = "none",
+      .meaning =
+          "Dictionaries that both ends have, for those who ask; repeat the key for several." },
+    { OPT(compression, allow_training, CONF_BOOL, allow_training), .def = "yes",
+      .meaning = "Train dictionaries for single sessions, out of their messages." },
+    { SIZE(compression, compression_min_size, 1, MAX_TRAINED), .def = "32",
+      .meaning = "Shorter messages go without a dictionary, and train none." },
+    { SIZE(compression, compression_trained_max_size, 1, MAX_TRAINED), .def = "16K",
+      .meaning = "From here on messages train none, and go without a trained one." },
+    { SIZE(compression, compression_training_low_watermark, 1, MAX_WATERMARK), .def = "100K",
+      .meaning = "Messages in all that make a session's first dictionary, of 16K." },
+    { SIZE(compression, compression_training_high_watermark, 1, MAX_WATERMARK), .def = "10M",
+      .meaning = "The same for its second one, of 64K, and those that follow." },
+    { OPT(compression, compression_retrain_interval_seconds, CONF_TIME_S,
+          compression_retrain_interval_seconds),
+      .max = MAX_MS / 1000, .def = "60h",
+      .meaning = "Time from then on until messages are collected for the next." },
+    { SIZE(compression, decompression_max_window_size, 0, 1 << 27), .def = "8M",
+      .meaning = "Messages that need a larger window are refused; 0: the most there is, 128M." },
+
     { TIME(missed, sweep_missed_interval), .def = "10s",
       .meaning = "Pause between two looks for missed messages that are due." },
     { REAL(missed, expo_factor, 0, 86400), .def = "1",
@@ -227,6 +253,9 @@ static const struct order {
     ORDER(webhook.max_per_url, webhook.max_per_origin),
     ORDER(webhook.max_per_origin, webhook.max_in_flight),
     ORDER(limits.message_body_spool_size, limits.max_body_memory),
+    ORDER(compression.compression_min_size, compression.compression_trained_max_size),
+    ORDER(compression.compression_training_low_watermark,
+          compression.compression_training_high_watermark),
 #undef ORDER
 };
 
@@ -375,22 +404,32 @@ static bool on_line(void *arg, const struct ini_line *line)
     return true;
 }
 
-/* A relative path begins at the folder of the file that names it, given or by default. */
-static void resolve_path(char **path, const char *file)
+/* A relative path begins at the folder of the file that names it, given or by default. `at`: where it stands
+ * in the value. */
+static void resolve_path(char **value, size_t at, const char *file)
 {
     const char *slash = strrchr(file, '/');
     size_t folder = slash == NULL ? 0 : (size_t)(slash - file) + 1;
     char *joined;
     size_t size;
 
-    if (folder == 0 || *path == NULL || (*path)[0] == '/')
+    if (folder == 0 || *value == NULL || (*value)[at] == '/')
         return;
-    size = strlen(*path) + 1;
+    size = strlen(*value) + 1;
     joined = mem_alloc(folder + size);
-    memcpy(joined, file, folder);
-    memcpy(joined + folder, *path, size);
-    mem_free(*path);
-    *path = joined;
+    memcpy(joined, *value, at);
+    memcpy(joined + at, file, folder);
+    memcpy(joined + at + folder, *value + at, size - at);
+    mem_free(*value);
+    *value = joined;
+}
+
+static void resolve_dictionary(char **item, const char *file)
+{
+    struct conf_dictionary d;
+
+    if (conf_dictionary_parse(*item, &d))
+        resolve_path(item, (size_t)(d.path - *item), file);
 }
 
 static void resolve_paths(struct conf *c, const char *file)
@@ -400,9 +439,11 @@ static void resolve_paths(struct conf *c, const char *file)
         struct conf_list *list = field;
 
         if (options[i].type == CONF_PATH)
-            resolve_path(field, file);
+            resolve_path(field, 0, file);
         for (size_t j = 0; options[i].type == CONF_PATH_LIST && j < list->count; j++)
-            resolve_path(&list->items[j], file);
+            resolve_path(&list->items[j], 0, file);
+        for (size_t j = 0; options[i].type == CONF_DICTIONARY_LIST && j < list->count; j++)
+            resolve_dictionary(&list->items[j], file);
     }
 }
 
@@ -620,6 +661,20 @@ static bool check_missed(const struct conf *c, struct conf_error *error)
            fail(error, "missed.expo_factor, expo_base and expo_max: a wait would exceed a year");
 }
 
+/* Is the id of a dictionary another's, too? What is in their files is looked at by compression.c. */
+static bool check_dictionaries(const struct conf *c, struct conf_error *error)
+{
+    const struct conf_list *list = &c->compression.dictionary;
+    struct conf_dictionary a, b;
+
+    for (size_t i = 0; i < list->count; i++)
+        for (size_t j = 0; j < i; j++)
+            if (conf_dictionary_parse(list->items[i], &a) &&
+                conf_dictionary_parse(list->items[j], &b) && a.id == b.id)
+                return fail(error, "compression.dictionary: id %u is given twice", (unsigned)a.id);
+    return true;
+}
+
 bool conf_check(const struct conf *c, struct conf_error *error)
 {
     for (size_t i = 0; i < sizeof orders / sizeof orders[0]; i++) {
@@ -630,7 +685,8 @@ bool conf_check(const struct conf *c, struct conf_error *error)
             return fail(error, "%s is above %s", orders[i].low_name, orders[i].high_name);
     }
     return check_missed(c, error) && check_listen(c, error) && check_own_urls(c, error) &&
-           check_tls(c, error) && check_admin(c, error) && check_database(c, error);
+           check_tls(c, error) && check_admin(c, error) && check_database(c, error) &&
+           check_dictionaries(c, error);
 }
 
 void conf_print_help(FILE *out)

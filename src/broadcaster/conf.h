@@ -72,6 +72,15 @@ struct conf {
         struct conf_list allowed_origins;
     } websocket;
     struct {
+        bool compression_allowed;
+        struct conf_list dictionary; /* of "ID LEVEL PATH" */
+        bool allow_training;
+        uint64_t compression_min_size, compression_trained_max_size;
+        uint64_t compression_training_low_watermark, compression_training_high_watermark;
+        uint64_t compression_retrain_interval_seconds;
+        uint64_t decompression_max_window_size; /* 0: the library's limit */
+    } compression;
+    struct {
         uint64_t sweep_missed_interval_ms;
         double expo_factor, expo_base, expo_max;
         uint64_t max_retries;

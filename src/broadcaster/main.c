@@ -59,7 +59,8 @@ static int check_parts(const struct conf *conf)
 {
     char error[256];
 
-    return broadcaster_check_tls(conf, error) && broadcaster_check_store(conf, error)
+    return broadcaster_check_tls(conf, error) && broadcaster_check_store(conf, error) &&
+                   broadcaster_check_compression(conf, error)
                ? 0
                : fail(EXIT_CONFIGURATION, error);
 }

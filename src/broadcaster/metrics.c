@@ -37,6 +37,7 @@ static const char *const missed_values[] = { METRICS_MISSED(X) };
 static const char *const store_values[] = { METRICS_STORE_OPS(X) };
 static const char *const transport_values[] = { METRICS_TRANSPORTS(X) };
 static const char *const direction_values[] = { METRICS_DIRECTIONS(X) };
+static const char *const dictionary_values[] = { METRICS_DICTIONARIES(X) };
 #undef X
 #define X(name, text, code) text,
 static const char *const session_end_values[] = { METRICS_SESSION_ENDS(X) };
@@ -103,6 +104,16 @@ static const struct metric {
       .labels = { LABEL("transport", transport_values), LABEL("direction", direction_values) } },
     { METRIC("session_messages_total", COUNTER, session_messages),
       .help = "Messages sent to sessions, or begun." },
+    { METRIC("session_compressed_messages_total", COUNTER, compressed_messages),
+      .help = "Messages decompressed (in), and compressed forms made (out), each once a worker.",
+      .labels = { LABEL("direction", direction_values) } },
+    { METRIC("session_compressed_bytes_total", COUNTER, compressed_bytes),
+      .help = "Their bytes, compressed.", .labels = { LABEL("direction", direction_values) } },
+    { METRIC("session_uncompressed_bytes_total", COUNTER, uncompressed_bytes),
+      .help = "Their bytes, not compressed.", .labels = { LABEL("direction", direction_values) } },
+    { METRIC("session_dictionaries_total", COUNTER, dictionaries),
+      .help = "Dictionaries trained for one session, by outcome.",
+      .labels = { LABEL("outcome", dictionary_values) } },
     { METRIC("missed_scheduled_total", COUNTER, missed_scheduled),
       .help = "Failed deliveries noted for a MISSED." },
     { METRIC("missed_sent_total", COUNTER, missed_sent), .help = "MISSED posts begun." },

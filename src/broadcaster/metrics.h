@@ -95,6 +95,10 @@
     X(MISSED_RETRY, "missed_retry")   \
     X(PROBE, "probe") /* by GET /readyz */
 
+#define METRICS_DICTIONARIES(X) \
+    X(TRAINED, "trained")       \
+    X(FAILED, "failed")
+
 #define METRICS_TRANSPORTS(X) /* as enum transport_kind */ \
     X(WEBSOCKET, "websocket")                              \
     X(TCP, "tcp")
@@ -176,6 +180,12 @@ enum metrics_direction {
 #undef X
         METRICS_DIRECTION_COUNT
 };
+enum metrics_dictionary {
+#define X(name, text) METRICS_DICTIONARY_##name,
+    METRICS_DICTIONARIES(X)
+#undef X
+        METRICS_DICTIONARY_COUNT
+};
 enum metrics_session_end {
 #define X(name, text, code) METRICS_SESSION_##name,
     METRICS_SESSION_ENDS(X)
@@ -209,6 +219,10 @@ struct metrics {
     struct metrics_cell session_frames[METRICS_TRANSPORT_COUNT][METRICS_DIRECTION_COUNT];
     struct metrics_cell session_bytes[METRICS_TRANSPORT_COUNT][METRICS_DIRECTION_COUNT];
     struct metrics_cell session_messages;
+    struct metrics_cell compressed_messages[METRICS_DIRECTION_COUNT];
+    struct metrics_cell compressed_bytes[METRICS_DIRECTION_COUNT];
+    struct metrics_cell uncompressed_bytes[METRICS_DIRECTION_COUNT];
+    struct metrics_cell dictionaries[METRICS_DICTIONARY_COUNT];
     struct metrics_cell missed_scheduled, missed_sent;
     struct metrics_cell missed[METRICS_MISSED_COUNT];
     struct metrics_cell store_failures[METRICS_STORE_COUNT];

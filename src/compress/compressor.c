@@ -14,17 +14,27 @@
 
 #define WINDOW_LOG_MAX 27 /* the library's own limit when decompressing */
 
+/* 8 MiB, which is what peers take (doc/protocol/session.md, 4.2). Levels from 20 on would take more. */
+#define WINDOW_LOG_SENT   23
+#define LEVEL_WIDE_WINDOW 20
+
 struct idle {
     void *contexts[COMPRESSOR_IDLE_MAX];
     size_t count;
+};
+
+/* They keep nothing of the compressor that used them: each sets up all that matters. */
+struct compressor_contexts {
+    atomic_uint refs;
+    uv_mutex_t lock;
+    struct idle compressing, decompressing;
 };
 
 struct compressor {
     atomic_uint refs;
     uint64_t id;
     int level;
-    uv_mutex_t lock; /* of the idle contexts */
-    struct idle compressing, decompressing;
+    struct compressor_contexts *contexts;
     ZSTD_CDict *cdict; /* NULL: no dictionary */
     ZSTD_DDict *ddict;
     size_t dictionary_len;
@@ -45,22 +55,56 @@ static bool load_dictionary(struct compressor *c)
     return c->cdict != NULL && c->ddict != NULL;
 }
 
+struct compressor_contexts *compressor_contexts_create(void)
+{
+    struct compressor_contexts *contexts = mem_try_calloc(1, sizeof(*contexts));
+
+    if (contexts == NULL)
+        return NULL;
+    atomic_init(&contexts->refs, 1);
+    if (uv_mutex_init(&contexts->lock) == 0)
+        return contexts;
+    mem_free(contexts);
+    return NULL;
+}
+
+void compressor_contexts_unref(struct compressor_contexts *contexts)
+{
+    if (contexts == NULL || atomic_fetch_sub(&contexts->refs, 1) != 1)
+        return;
+    for (size_t i = 0; i < contexts->compressing.count; i++)
+        ZSTD_freeCCtx(contexts->compressing.contexts[i]);
+    for (size_t i = 0; i < contexts->decompressing.count; i++)
+        ZSTD_freeDCtx(contexts->decompressing.contexts[i]);
+    uv_mutex_destroy(&contexts->lock);
+    mem_free(contexts);
+}
+
 struct compressor *compressor_create(uint64_t id, struct lonely_span dictionary, int level)
+{
+    struct compressor_contexts *contexts = compressor_contexts_create();
+    struct compressor *c =
+        contexts == NULL ? NULL : compressor_create_in(contexts, id, dictionary, level);
+
+    compressor_contexts_unref(contexts);
+    return c;
+}
+
+struct compressor *compressor_create_in(struct compressor_contexts *contexts, uint64_t id,
+                                        struct lonely_span dictionary, int level)
 {
     struct compressor *c = mem_try_calloc(1, sizeof(*c) + dictionary.len);
 
     if (c == NULL)
         return NULL;
     atomic_init(&c->refs, 1);
+    c->contexts = contexts;
+    atomic_fetch_add(&contexts->refs, 1);
     c->id = id;
     c->level = clamp_level(level);
     c->dictionary_len = dictionary.len;
     if (dictionary.len > 0)
         memcpy(c->dictionary, dictionary.ptr, dictionary.len);
-    if (uv_mutex_init(&c->lock) != 0) {
-        mem_free(c);
-        return NULL;
-    }
     if (!load_dictionary(c)) {
         compressor_unref(c);
         return NULL;
@@ -77,13 +121,9 @@ void compressor_unref(struct compressor *c)
 {
     if (c == NULL || atomic_fetch_sub(&c->refs, 1) != 1)
         return;
-    for (size_t i = 0; i < c->compressing.count; i++)
-        ZSTD_freeCCtx(c->compressing.contexts[i]);
-    for (size_t i = 0; i < c->decompressing.count; i++)
-        ZSTD_freeDCtx(c->decompressing.contexts[i]);
+    compressor_contexts_unref(c->contexts);
     ZSTD_freeCDict(c->cdict);
     ZSTD_freeDDict(c->ddict);
-    uv_mutex_destroy(&c->lock);
     mem_free(c);
 }
 
@@ -102,6 +142,12 @@ struct lonely_span compressor_dictionary(const struct compressor *c)
     return (struct lonely_span){ c->dictionary, c->dictionary_len };
 }
 
+size_t compressor_memory(const struct compressor *c)
+{
+    return sizeof(*c) + c->dictionary_len + ZSTD_sizeof_CDict(c->cdict) +
+           ZSTD_sizeof_DDict(c->ddict);
+}
+
 const char *decompress_status_str(enum decompress_status status)
 {
     static const char *const texts[] = {
@@ -118,48 +164,54 @@ const char *decompress_status_str(enum decompress_status status)
 
 /* ---- Contexts ---- */
 
-static void *take_idle(struct compressor *c, struct idle *idle)
+static void *take_idle(struct compressor_contexts *contexts, struct idle *idle)
 {
     void *context = NULL;
 
-    uv_mutex_lock(&c->lock);
+    uv_mutex_lock(&contexts->lock);
     if (idle->count > 0)
         context = idle->contexts[--idle->count];
-    uv_mutex_unlock(&c->lock);
+    uv_mutex_unlock(&contexts->lock);
     return context;
 }
 
-/* false: there are enough. */
-static bool put_idle(struct compressor *c, struct idle *idle, void *context)
+/* false: there are enough, or it is too large to lie idle. */
+static bool put_idle(struct compressor_contexts *contexts, struct idle *idle, void *context,
+                     size_t size)
 {
     bool kept = false;
 
-    uv_mutex_lock(&c->lock);
+    if (size > COMPRESSOR_IDLE_BYTES)
+        return false;
+    uv_mutex_lock(&contexts->lock);
     if (idle->count < COMPRESSOR_IDLE_MAX) {
         idle->contexts[idle->count++] = context;
         kept = true;
     }
-    uv_mutex_unlock(&c->lock);
+    uv_mutex_unlock(&contexts->lock);
     return kept;
 }
 
 static void put_cctx(struct compressor *c, ZSTD_CCtx *context)
 {
     ZSTD_CCtx_reset(context, ZSTD_reset_session_only);
-    if (!put_idle(c, &c->compressing, context))
+    if (!put_idle(c->contexts, &c->contexts->compressing, context, ZSTD_sizeof_CCtx(context)))
         ZSTD_freeCCtx(context);
 }
 
 static void put_dctx(struct compressor *c, ZSTD_DCtx *context)
 {
     ZSTD_DCtx_reset(context, ZSTD_reset_session_only);
-    if (!put_idle(c, &c->decompressing, context))
+    if (!put_idle(c->contexts, &c->contexts->decompressing, context, ZSTD_sizeof_DCtx(context)))
         ZSTD_freeDCtx(context);
 }
 
 static bool set_up_cctx(struct compressor *c, ZSTD_CCtx *context)
 {
+    int window = c->level < LEVEL_WIDE_WINDOW ? 0 : WINDOW_LOG_SENT; /* 0: the level's */
+
     return !ZSTD_isError(ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, c->level)) &&
+           !ZSTD_isError(ZSTD_CCtx_setParameter(context, ZSTD_c_windowLog, window)) &&
            !ZSTD_isError(ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, 0)) &&
            !ZSTD_isError(ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, 0)) &&
            !ZSTD_isError(ZSTD_CCtx_setParameter(context, ZSTD_c_dictIDFlag, 0)) &&
@@ -168,11 +220,10 @@ static bool set_up_cctx(struct compressor *c, ZSTD_CCtx *context)
 
 static ZSTD_CCtx *take_cctx(struct compressor *c)
 {
-    ZSTD_CCtx *context = take_idle(c, &c->compressing);
+    ZSTD_CCtx *context = take_idle(c->contexts, &c->contexts->compressing);
 
-    if (context != NULL)
-        return context;
-    context = ZSTD_createCCtx();
+    if (context == NULL)
+        context = ZSTD_createCCtx();
     if (context != NULL && !set_up_cctx(c, context)) {
         ZSTD_freeCCtx(context);
         context = NULL;
@@ -193,7 +244,7 @@ static int window_log(uint64_t max_window)
 
 static ZSTD_DCtx *take_dctx(struct compressor *c, uint64_t max_window)
 {
-    ZSTD_DCtx *context = take_idle(c, &c->decompressing);
+    ZSTD_DCtx *context = take_idle(c->contexts, &c->contexts->decompressing);
 
     if (context == NULL)
         context = ZSTD_createDCtx();

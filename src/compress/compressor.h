@@ -2,8 +2,9 @@
  * Compressors of the stateful protocol: Zstandard, with or without a dictionary, as both ends use it.
  * (doc/protocol/session.md, 4)
  *
- * A compressor is immutable and counted: any thread, several at once. Its contexts are pooled: at most
- * COMPRESSOR_IDLE_MAX lie idle for each direction. A stream belongs to one thread at a time.
+ * A compressor is immutable and counted: any thread, several at once. Contexts are pooled, for one
+ * compressor or for many: at most COMPRESSOR_IDLE_MAX lie idle for each direction, none of more than
+ * COMPRESSOR_IDLE_BYTES. A stream belongs to one thread at a time.
  */
 #ifndef COMPRESSOR_H
 #define COMPRESSOR_H
@@ -19,6 +20,7 @@
 #define COMPRESSOR_CUSTOM_MIN  65536 /* dictionaries trained for one connection */
 #define COMPRESSOR_LEVEL_MAX   22
 #define COMPRESSOR_IDLE_MAX    5
+#define COMPRESSOR_IDLE_BYTES  ((size_t)2 << 20)
 #define COMPRESSOR_WINDOW_MIN  1024 /* the least that Zstandard knows, in bytes */
 #define COMPRESSOR_LEVEL_PLAIN 3
 
@@ -30,15 +32,24 @@ struct compressor;
  * start. NULL: not usable as a dictionary, or no memory. One reference.
  */
 struct compressor *compressor_create(uint64_t id, struct lonely_span dictionary, int level);
+
+/* Contexts that many compressors share; any thread. One reference, the caller's; a compressor takes one. */
+struct compressor_contexts;
+struct compressor_contexts *compressor_contexts_create(void); /* NULL: no memory */
+void compressor_contexts_unref(struct compressor_contexts *contexts);
+/* The same as compressor_create, with these. */
+struct compressor *compressor_create_in(struct compressor_contexts *contexts, uint64_t id,
+                                        struct lonely_span dictionary, int level);
 void compressor_ref(struct compressor *c);
 void compressor_unref(struct compressor *c); /* NULL is allowed */
 uint64_t compressor_id(const struct compressor *c);
 int compressor_level(const struct compressor *c);
 struct lonely_span compressor_dictionary(const struct compressor *c);
+size_t compressor_memory(const struct compressor *c); /* that it takes, without contexts */
 
 /*
  * Compresses what lies in memory to one frame: no checksum, no content size, no dictionary id; a window
- * no larger than the input needs. `to` has room for compressor_bound(in.len) bytes. Returns the length,
+ * no larger than the input needs, nor than the 8 MiB that every peer takes. `to` has room for compressor_bound(in.len) bytes. Returns the length,
  * or 0 when there is no memory.
  */
 size_t compressor_bound(size_t len);

@@ -31,7 +31,8 @@ struct trainer {
     uint64_t bytes; /* of all samples */
     uint64_t waits_until_ms;
     bool building;
-    bool low; /* the build is of the low stage */
+    bool low;        /* the build is of the low stage */
+    bool unreadable; /* the samples could not be read back, or there was no memory for them */
     /* Of the build, which only trainer_build looks at meanwhile: */
     size_t build_count;
     uint8_t *build_input;
@@ -133,7 +134,6 @@ static void drop_build(struct trainer *t)
     mem_free(t->build_lengths);
     t->build_input = NULL;
     t->build_lengths = NULL;
-    t->building = false;
 }
 
 void trainer_destroy(struct trainer *t)
@@ -168,8 +168,8 @@ static void part_samples(struct trainer *t)
     }
 }
 
-/* The samples as trainer_build wants them: side by side in memory. false: no memory, or the file cannot
- * be read; what was collected is then dropped, to begin anew. */
+/* The samples as the library wants them: side by side in memory. false: no memory, or the file cannot be
+ * read. */
 static bool prepare_build(struct trainer *t)
 {
     const struct samples *s = &t->samples;
@@ -179,14 +179,10 @@ static bool prepare_build(struct trainer *t)
     t->build_input = mem_try_alloc(in_file + s->tail.len);
     t->build_lengths = mem_try_calloc(s->count, sizeof(*t->build_lengths));
     if (t->build_input == NULL || t->build_lengths == NULL ||
-        (in_file > 0 && !read_all(s->fd, t->build_input, in_file))) {
-        drop_build(t);
-        drop_samples(t);
+        (in_file > 0 && !read_all(s->fd, t->build_input, in_file)))
         return false;
-    }
     memcpy(t->build_input + in_file, s->tail.ptr, s->tail.len);
     part_samples(t);
-    t->building = true;
     return true;
 }
 
@@ -200,22 +196,44 @@ bool trainer_offer(struct trainer *t, struct lonely_span sample, uint64_t now_ms
     t->low = t->stage == BEFORE_LOW && t->bytes < t->conf.high_watermark;
     if (t->bytes < (t->low ? t->conf.low_watermark : t->conf.high_watermark))
         return false;
-    return prepare_build(t);
+    t->building = true;
+    return true;
+}
+
+bool trainer_holds(const struct trainer *t)
+{
+    return t->samples.count > 0;
+}
+
+void trainer_forget(struct trainer *t)
+{
+    drop_samples(t);
 }
 
 size_t trainer_build(struct trainer *t, uint8_t *to, int *level)
 {
     size_t cap = t->low ? TRAINER_LOW_DICTIONARY_BYTES : TRAINER_HIGH_DICTIONARY_BYTES;
-    unsigned count = t->build_count > UINT32_MAX ? UINT32_MAX : (unsigned)t->build_count;
-    size_t len = ZDICT_trainFromBuffer(to, cap, t->build_input, t->build_lengths, count);
+    unsigned count;
+    size_t len;
 
     *level = t->low ? TRAINER_LOW_LEVEL : TRAINER_HIGH_LEVEL;
+    t->unreadable = !prepare_build(t);
+    if (t->unreadable)
+        return 0;
+    count = t->build_count > UINT32_MAX ? UINT32_MAX : (unsigned)t->build_count;
+    len = ZDICT_trainFromBuffer(to, cap, t->build_input, t->build_lengths, count);
     return ZDICT_isError(len) ? 0 : len;
 }
 
 void trainer_done(struct trainer *t, uint64_t now_ms)
 {
     drop_build(t);
+    t->building = false;
+    if (t->unreadable) { /* the same stage once more */
+        t->unreadable = false;
+        drop_samples(t);
+        return;
+    }
     if (t->low) {
         t->stage = BEFORE_HIGH;
         return;

@@ -5,7 +5,7 @@
  * below its high watermark costs little memory. Reads no clock.
  *
  * Threads: one at a time, but for trainer_build, which runs in the thread pool while nothing else is
- * called but trainer_offer, which then keeps nothing.
+ * called but trainer_wants and trainer_offer, which then keep nothing, and trainer_holds.
  */
 #ifndef TRAINER_H
 #define TRAINER_H
@@ -40,8 +40,13 @@ bool trainer_wants(const struct trainer *t, uint64_t size, uint64_t now_ms);
  * trainer_done. What cannot be kept for want of disk is left out. */
 bool trainer_offer(struct trainer *t, struct lonely_span sample, uint64_t now_ms);
 
+/* Does it hold samples, in memory or in a file? */
+bool trainer_holds(const struct trainer *t);
+/* Drops them, to collect anew; not while a dictionary is built. */
+void trainer_forget(struct trainer *t);
+
 /* Builds from the samples present when trainer_offer said so. Bytes written to `to`, which has room for
- * TRAINER_HIGH_DICTIONARY_BYTES; 0: the samples yield none. `*level` is to be used with it. */
+ * TRAINER_HIGH_DICTIONARY_BYTES; 0: the samples yield none, or there is no memory. `*level` is to be used with it. */
 size_t trainer_build(struct trainer *t, uint8_t *to, int *level);
 
 /* On the loop again. Whether it yielded one or not, the next stage begins. */

@@ -14,7 +14,7 @@
 #include "mem.h"
 #include "tables.h"
 
-#define N_OPTIONS 80
+#define N_OPTIONS 89
 
 static char folder[] = "/tmp/test_conf.XXXXXX";
 static char path[64];
@@ -119,6 +119,15 @@ static void defaults(void **state)
     assert_true(c.websocket.ping_timeout_ms == 20000);
     assert_int_equal(c.websocket.allowed_origins.count, 1);
     assert_string_equal(c.websocket.allowed_origins.items[0], "*");
+    assert_true(c.compression.compression_allowed);
+    assert_int_equal(c.compression.dictionary.count, 0);
+    assert_true(c.compression.allow_training);
+    assert_true(c.compression.compression_min_size == 32);
+    assert_true(c.compression.compression_trained_max_size == 16384);
+    assert_true(c.compression.compression_training_low_watermark == 102400);
+    assert_true(c.compression.compression_training_high_watermark == 10485760);
+    assert_true(c.compression.compression_retrain_interval_seconds == 216000);
+    assert_true(c.compression.decompression_max_window_size == 8388608);
     assert_true(c.missed.sweep_missed_interval_ms == 10000);
     assert_true(c.missed.max_retries == 20);
     assert_float_equal(c.missed.expo_factor, 1, 0);
@@ -165,6 +174,69 @@ static void lists_of_paths(void **state)
     assert_false(conf_set(&c, "auth.also_accept=a none", &error));
     assert_int_equal(c.auth.also_accept.count, 2);
     conf_fini(&c);
+}
+
+/* Three words each; only the path is one. */
+static void lists_of_dictionaries(void **state)
+{
+    static const char text[] = "[compression]\n"
+                               "dictionary = 2 5 old.dict\t65535  22\t/etc/other.dict\n"
+                               "dictionary = 300 1 third\n";
+    static const char *const wrong_ones[] = {
+        "",      "2",       "2 5",     "0 5 a",   "1 5 a",    "65536 5 a",
+        "2 0 a", "2 23 a",  "2 -1 a",  "-2 5 a",  "2 5 a 3",  "2 5 a 3 5",
+        "a 2 5", "2 5.5 a", "2.0 5 a", "0x2 5 a", "none 5 a", "4294967298 5 a",
+    };
+    const char *wrong;
+    char first[600];
+    struct conf_dictionary d;
+    struct conf_error error;
+    struct conf c;
+
+    (void)state;
+    assert_true(read_text(&c, text, strlen(text), &wrong));
+    snprintf(first, sizeof first, "2 5 %s/old.dict", folder);
+    assert_int_equal(c.compression.dictionary.count, 3);
+    assert_string_equal(c.compression.dictionary.items[0], first);
+    assert_string_equal(c.compression.dictionary.items[1], "65535 22 /etc/other.dict");
+    assert_true(conf_dictionary_parse(c.compression.dictionary.items[1], &d));
+    assert_true(d.id == 65535 && d.level == 22);
+    assert_string_equal(d.path, "/etc/other.dict");
+    assert_true(conf_check(&c, &error));
+    for (size_t i = 0; i < TABLE_LEN(wrong_ones); i++) {
+        snprintf(first, sizeof first, "compression.dictionary=%s", wrong_ones[i]);
+        assert_false(conf_set(&c, first, &error));
+        assert_non_null(strstr(error.text, "ID LEVEL PATH"));
+    }
+    assert_int_equal(c.compression.dictionary.count, 3);
+    assert_true(conf_set(&c, "compression.dictionary=2 5 a 2 6 b", &error));
+    assert_false(conf_check(&c, &error));
+    assert_string_equal(error.text, "compression.dictionary: id 2 is given twice");
+    conf_fini(&c);
+}
+
+static void limits_of_compression(void **state)
+{
+    static const char *const wrong_ones[] = {
+        "compression_min_size=0",
+        "compression_trained_max_size=131073",
+        "compression_min_size=16385",
+        "compression_training_low_watermark=11M",
+        "compression_training_high_watermark=257M",
+        "decompression_max_window_size=129M",
+    };
+    struct conf_error error;
+    char text[128];
+
+    (void)state;
+    for (size_t i = 0; i < TABLE_LEN(wrong_ones); i++) {
+        struct conf c;
+
+        conf_init(&c);
+        snprintf(text, sizeof text, "compression.%s", wrong_ones[i]);
+        assert_false(conf_set(&c, text, &error) && conf_check(&c, &error));
+        conf_fini(&c);
+    }
 }
 
 /* The table of conf.c has no other option than those. */
@@ -840,6 +912,8 @@ int main(void)
         cmocka_unit_test(defaults),
         cmocka_unit_test(no_option_is_forgotten_above),
         cmocka_unit_test(lists_of_paths),
+        cmocka_unit_test(lists_of_dictionaries),
+        cmocka_unit_test(limits_of_compression),
         cmocka_unit_test(a_file_sets_values),
         cmocka_unit_test(errors_name_file_and_line),
         cmocka_unit_test(a_nul_byte_is_an_error),

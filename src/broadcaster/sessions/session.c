@@ -12,8 +12,6 @@
 
 #include <stdio.h>
 
-enum { DEADLINE_CONFIGURE };
-
 /* ---- States ---- */
 
 static session_state_fn st_waiting_configure, st_open, st_closing; /* the whole machine, in order */
@@ -30,6 +28,8 @@ static void on_configured(struct session *s)
     receivers_join(s->worker->receivers, &s->receiver);
     s->joined = true;
     session_confirm_configure(s);
+    if (s->zstd != NULL)
+        session_announce(s);
     session_pump(s);
 }
 
@@ -58,6 +58,7 @@ static void st_waiting_configure(struct session *s, const struct lonely_message 
         .enable_zstd = c->enable_zstd,
         .enable_training = c->enable_training,
     };
+    session_negotiate(s, c);
     if (session_check(s, &in, c->authorization, on_configured) == SESSION_PASSED)
         on_configured(s);
 }
@@ -301,6 +302,8 @@ static void detach(struct session *s)
     session_drop_intakes(s);
     session_drop_replies(s);
     session_drop_sends(s);
+    if (s->zstd != NULL)
+        session_drop_compression(s);
     metrics_set(&s->worker->metrics->sessions[s->peer.kind], --all->opened[s->peer.kind]);
     free_if_gone(s);
 }
@@ -460,8 +463,11 @@ void sessions_open(struct sessions *all, struct stream *stream, struct lonely_sp
 static void on_due(void *arg, unsigned kind, struct deadline *d)
 {
     (void)arg;
-    (void)kind;
-    session_end(list_entry(d, struct session, deadline), METRICS_SESSION_TOO_SLOW, "no CONFIGURE");
+    if (kind == DEADLINE_RETIRED)
+        session_forget_custom(list_entry(d, struct custom, forget));
+    else
+        session_end(list_entry(d, struct session, deadline), METRICS_SESSION_TOO_SLOW,
+                    "no CONFIGURE");
 }
 
 static uint64_t none_to_zero(uint64_t value)
@@ -493,6 +499,11 @@ struct sessions *sessions_create(struct worker *w)
     list_init(&all->leaving);
     list_init(&all->free_replies);
     list_init(&all->free_chunks);
+    list_init(&all->packed);
+    list_init(&all->trainers);
+    list_init(&all->trainings);
+    all->recoder =
+        recoder_create(&w->loop, w->lane, conf->compression.decompression_max_window_size);
     all->scratch = mem_alloc(LONELY_MESSAGE_HEAD_MAX_BYTES);
     all->max_unacknowledged = conf->websocket.websocket_send_max_unacknowledged;
     all->max_pending = conf->websocket.websocket_max_pending_sends;
@@ -589,6 +600,9 @@ void sessions_destroy(struct sessions *all)
     sessions_drop_parcel(all);
     sessions_free_replies(all);
     sessions_free_chunks(all);
+    recoder_destroy(all->recoder);
+    mem_free(all->unpacked);
+    mem_free(all->repacked);
     mem_free(all->scratch);
     mem_free(all);
 }

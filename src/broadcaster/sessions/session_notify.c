@@ -1,6 +1,7 @@
 /*
  * Messages coming in: NOTIFY, and NOTIFY_STREAM part by part. A small NOTIFY becomes a body at once; of
- * others the bytes go to a body_writer. Called by the states; what is complete goes to session_reply.c.
+ * others the bytes go to a body_writer. Called by the states; what is complete goes to session_reply.c, or
+ * to session_unpack.c before.
  * (doc/protocol/session.md, 3.5 and 3.6)
  */
 #include "session_private.h"
@@ -9,9 +10,10 @@
 
 /* ---- Intakes ---- */
 
+/* `c` NULL: it comes plain. */
 static struct intake *intake_create(struct session *s, struct lonely_span identifier,
                                     struct lonely_span topic, struct lonely_span sha512,
-                                    uint64_t announced)
+                                    uint64_t announced, struct compressor *c, uint64_t plain_size)
 {
     struct intake *i = mem_calloc(1, sizeof(*i));
 
@@ -19,17 +21,24 @@ static struct intake *intake_create(struct session *s, struct lonely_span identi
     memcpy(i->reply->sha512, sha512.ptr, sizeof(i->reply->sha512));
     i->writer = body_writer_create(s->worker->lane, announced);
     i->announced = announced;
+    i->compressor = c;
+    if (c != NULL)
+        compressor_ref(c);
+    i->plain_size = plain_size;
     return i;
 }
 
-static void intake_free(struct intake *i)
+void session_free_intake(struct intake *i)
 {
     if (i == NULL)
         return;
     if (i->writer != NULL)
         body_writer_abort(i->writer);
+    if (i->recoding != NULL)
+        recoding_cancel(i->recoding);
     if (i->reply != NULL)
         reply_free(i->reply);
+    compressor_unref(i->compressor);
     mem_free(i->tracing);
     mem_free(i);
 }
@@ -37,22 +46,29 @@ static void intake_free(struct intake *i)
 void session_drop_intakes(struct session *s)
 {
     if (s->intake != s->stream)
-        intake_free(s->intake);
-    intake_free(s->stream);
+        session_free_intake(s->intake);
+    session_free_intake(s->stream);
     s->intake = s->stream = NULL;
 }
 
 /* ---- Heads ---- */
 
-/* May a message of this kind come? Else the session has ended. */
-static bool judge_head(struct session *s, struct lonely_span topic, uint64_t compressor,
-                       uint64_t length)
+/* What the heads of both kinds say of a message. */
+struct announced {
+    struct lonely_span topic;
+    uint64_t compressor, length, plain_length;
+};
+
+/* May a message of this kind come? Else the session has ended. `*c`: what it is compressed with. */
+static bool judge_head(struct session *s, const struct announced *a, struct compressor **c)
 {
     const struct conf *conf = s->worker->b->conf;
+    uint64_t length = a->length > a->plain_length ? a->length : a->plain_length;
 
-    if (compressor != 0)
+    *c = a->compressor == 0 ? NULL : session_find_compressor(s, a->compressor);
+    if (a->compressor != 0 && *c == NULL)
         session_end(s, METRICS_SESSION_VIOLATION, "a compressor that was not enabled");
-    else if (topic.len > conf->limits.max_topic_bytes)
+    else if (a->topic.len > conf->limits.max_topic_bytes)
         session_end(s, METRICS_SESSION_TOO_LARGE, "a topic above limits.max_topic_bytes");
     else if (length > conf->limits.max_message_bytes)
         session_end(s, METRICS_SESSION_TOO_LARGE, "a message above limits.max_message_bytes");
@@ -84,6 +100,23 @@ static bool take_at_once(struct session *s, const struct lonely_message *m)
     return true;
 }
 
+/* The same when it is compressed, and nothing that takes time. Its confirmation is signed over the hash of
+ * what was in it. (doc/protocol/session.md, 3.5) */
+static bool unpack_at_once(struct session *s, const struct lonely_message *m, struct compressor *c)
+{
+    const struct lonely_msg_notify *n = &m->as.notify;
+    struct body *body = session_unpack_now(s, c, m->body, n->decompressed_length);
+    struct reply *r;
+
+    if (body == NULL)
+        return s->ended;
+    metrics_add(&s->worker->metrics->message_bytes, m->body.len);
+    r = reply_create(s, LONELY_B2S_CONFIRM_NOTIFY, n->identifier, n->topic);
+    memcpy(r->sha512, body_sha512(body), sizeof(r->sha512));
+    session_notify(s, r, body);
+    return true;
+}
+
 void session_on_notify(struct session *s, const struct lonely_message *m, bool whole)
 {
     const struct lonely_msg_notify *n = &m->as.notify;
@@ -94,17 +127,21 @@ void session_on_notify(struct session *s, const struct lonely_message *m, bool w
         .identifier = n->identifier,
         .hash = n->compressed_sha512,
     };
+    const struct announced announced = { n->topic, n->compressor, n->compressed_length,
+                                         n->decompressed_length };
     enum session_verdict verdict;
+    struct compressor *c;
 
-    if (!judge_head(s, n->topic, n->compressor, n->compressed_length))
+    if (!judge_head(s, &announced, &c))
         return;
     verdict = session_check(s, &in, n->authorization, on_checked);
     if (verdict == SESSION_REFUSED)
         return;
-    if (verdict == SESSION_PASSED && whole && s->hashed && take_at_once(s, m))
+    if (verdict == SESSION_PASSED && whole && s->hashed &&
+        (c == NULL ? take_at_once(s, m) : unpack_at_once(s, m, c)))
         return;
-    s->intake =
-        intake_create(s, n->identifier, n->topic, n->compressed_sha512, n->compressed_length);
+    s->intake = intake_create(s, n->identifier, n->topic, n->compressed_sha512,
+                              n->compressed_length, c, n->decompressed_length);
     if (!whole)
         return;
     session_take_body(s, m->body);
@@ -119,7 +156,10 @@ static bool is_same(struct lonely_span a, const struct reply *r)
 /* Finds or makes the stream that the part belongs to. NULL: the session has ended. */
 static struct intake *stream_of(struct session *s, const struct lonely_msg_stream *part)
 {
+    const struct announced announced = { part->topic, part->compressor, part->compressed_length,
+                                         part->decompressed_length };
     struct intake *i = s->stream;
+    struct compressor *c;
 
     if (part->part_id > 0) {
         if (i != NULL && is_same(part->identifier, i->reply) && part->part_id == i->part_id + 1) {
@@ -133,10 +173,10 @@ static struct intake *stream_of(struct session *s, const struct lonely_msg_strea
         session_end(s, METRICS_SESSION_VIOLATION, "a NOTIFY_STREAM within another");
         return NULL;
     }
-    if (!judge_head(s, part->topic, part->compressor, part->compressed_length))
+    if (!judge_head(s, &announced, &c))
         return NULL;
     i = intake_create(s, part->identifier, part->topic, part->compressed_sha512,
-                      part->compressed_length);
+                      part->compressed_length, c, part->decompressed_length);
     i->is_stream = true;
     i->tracing = mem_dup(part->tracing.ptr, part->tracing.len);
     i->tracing_len = part->tracing.len;
@@ -163,7 +203,7 @@ void session_on_notify_stream(struct session *s, const struct lonely_message *m,
 
 /* ---- Bodies ---- */
 
-static void end_for(struct session *s, enum body_error err)
+void session_end_for(struct session *s, enum body_error err)
 {
     bool full = err == BODY_NO_ROOM || err == BODY_BUSY;
 
@@ -199,7 +239,7 @@ void session_take_body(struct session *s, struct lonely_span bytes)
         session_update_reading(s);
         break;
     case BODY_ADD_FAILED:
-        end_for(s, body_writer_error(i->writer));
+        session_end_for(s, body_writer_error(i->writer));
         break;
     }
 }
@@ -215,16 +255,19 @@ static void on_body(void *arg, enum body_error err, struct body *body)
     if (s->ended) {
         body_unref(body);
     } else if (err != BODY_OK) {
-        end_for(s, err);
+        session_end_for(s, err);
     } else if (memcmp(body_sha512(body), r->sha512, sizeof(r->sha512)) != 0) {
         body_unref(body);
         session_end(s, METRICS_SESSION_MALFORMED, lonely_error_str(LONELY_E_BODY_HASH));
+    } else if (i->compressor != NULL) {
+        session_unpack(s, i, body);
+        i = NULL;
     } else {
         i->reply = NULL;
         session_notify(s, r, body);
         session_update_reading(s);
     }
-    intake_free(i);
+    session_free_intake(i);
     session_release(s);
 }
 
@@ -271,7 +314,7 @@ void session_end_body(struct session *s)
     } else if (i->is_stream) {
         acknowledge_part(s, i);
     } else {
-        intake_free(i);
+        session_free_intake(i);
         session_end(s, METRICS_SESSION_MALFORMED, lonely_error_str(LONELY_E_BODY_LENGTH));
     }
 }

@@ -1,7 +1,9 @@
 /*
  * What the files of a session share: session.c (life and states), session_frame.c (frames out of
  * pieces), session_notify.c (messages coming in), session_reply.c (what is owed to the peer),
- * session_send.c (messages going out).
+ * session_send.c (messages going out); and with compression session_zstd.c (which compressors there
+ * are), session_train.c (dictionaries of its own), session_unpack.c and session_pack.c (messages
+ * coming in and going out).
  */
 #ifndef SESSION_PRIVATE_H
 #define SESSION_PRIVATE_H
@@ -11,6 +13,7 @@
 
 #include "body.h"
 #include "buf.h"
+#include "compression.h"
 #include "deadline.h"
 #include "forwarding.h"
 #include "gate.h"
@@ -20,9 +23,11 @@
 #include "metrics.h"
 #include "peer.h"
 #include "receivers.h"
+#include "recode.h"
 #include "ring.h"
 #include "session.h"
 #include "stream_listener.h"
+#include "trainer.h"
 #include "transport.h"
 #include "worker.h"
 
@@ -35,6 +40,15 @@
 
 /* For the peer's part of the end, and for what it has not read until then. */
 #define SESSION_CLOSE_TIMEOUT_MS 2000
+
+/* Frames that were made before the peer saw DISABLE_ZSTD_CUSTOM are still understood so long after it. */
+#define SESSION_RETIRED_MS 10000
+
+/* Of ENABLE_ZSTD_CUSTOM: all but authorization and dictionary, in either encoding. */
+#define SESSION_ENABLE_HEAD_BYTES 512
+
+/* Of sessions.deadlines. */
+enum { DEADLINE_CONFIGURE, DEADLINE_RETIRED };
 
 struct sessions;
 struct session;
@@ -101,6 +115,9 @@ struct intake {
     bool is_stream;
     uint8_t *tracing; /* of the first part */
     size_t tracing_len;
+    struct compressor *compressor; /* NULL: it comes plain */
+    uint64_t plain_size;           /* that was announced */
+    struct recoding *recoding;     /* while it is decompressed in the pool */
 };
 
 session_state_fn session_on_notify, session_on_notify_stream;
@@ -108,6 +125,18 @@ void session_take_body(struct session *s, struct lonely_span bytes);
 /* The frame of the body is complete. */
 void session_end_body(struct session *s);
 void session_drop_intakes(struct session *s);
+void session_free_intake(struct intake *i); /* NULL is allowed */
+/* A message could not be kept. */
+void session_end_for(struct session *s, enum body_error err);
+
+/* ---- Messages that come compressed (session_unpack.c) ---- */
+
+/* Decompresses what is in memory and short. NULL: it is not, or the session has ended. */
+struct body *session_unpack_now(struct session *s, struct compressor *c, struct lonely_span packed,
+                                uint64_t plain_size);
+/* The message is here as it was sent: has it decompressed, and notifies. Takes both over. */
+void session_unpack(struct session *s, struct intake *i, struct body *packed);
+void session_drop_unpacking(struct session *s);
 
 /* ---- Frames (session_frame.c) ---- */
 
@@ -116,12 +145,24 @@ void session_drop_assembly(struct session *s);
 
 /* ---- Messages going out (session_send.c) ---- */
 
-enum send_kind { SEND_MESSAGE /* struct parcel */, SEND_MISSED /* struct topic */ };
+enum send_kind {
+    SEND_MESSAGE, /* struct parcel */
+    SEND_MISSED,  /* struct missed_topic */
+    SEND_ENABLE,  /* struct custom, which stays the session's, and the next */
+    SEND_DISABLE
+};
 
-/* A message as the sessions of one worker share it. */
+/* A message in one form, as the sessions of one worker share it. */
 struct parcel {
     unsigned refs;
     struct outgoing *message;
+    struct body *body;         /* what is sent: the message's own, or one that was made of it */
+    uint64_t compressor;       /* 0: plain */
+    struct recoding *recoding; /* NULL, or it is being made: then there is nothing to send yet */
+    struct list waiters;       /* session_zstd.waiting: whose next it is */
+    struct list node;          /* of sessions.packed */
+    struct sessions *all;      /* of those there, and */
+    uint64_t made_with;        /* the compressor that it was meant to have */
     uint8_t *bytes; /* its frame, if it is one, or the head of the first, without authorization */
     size_t len, head_len;
 };
@@ -148,11 +189,82 @@ bool session_may_put(const struct session *s);
 /* Sends what may be sent: answers, then messages. */
 void session_pump(struct session *s);
 void session_drop_sends(struct session *s);
+/* One of `m` with nothing but the message in it, and one reference. */
+struct parcel *session_parcel_create(struct outgoing *m);
+/* Makes it ready: of `body`, which it takes over, NULL: of the message's own. */
+void session_parcel_fill(struct sessions *all, struct parcel *p, struct body *body);
+void session_parcel_unref(struct parcel *p);
 void sessions_drop_parcel(struct sessions *all);
 void sessions_free_chunks(struct sessions *all);
 
 /* Puts a whole frame; `m` as lonely_message_serialize_head has it, without a body. */
 void session_put(struct session *s, const struct lonely_message *m);
+/* The same with its body, which lives until `release` runs. */
+void session_put_with_body(struct session *s, const struct lonely_message *m,
+                           void (*release)(void *arg), void *arg);
+
+/* ---- Compressed messages going out (session_pack.c) ---- */
+
+/* The form of `m` that the session gets; of those that many share, so it may not be ready yet. */
+struct parcel *session_shared_parcel(struct session *s, struct outgoing *m, struct parcel *plain);
+/* The form made with a dictionary of the session's own; NULL: it gets `p`. */
+struct parcel *session_own_parcel(struct session *s, const struct parcel *p);
+/* The session's next message is not ready: it goes on when it is. */
+void session_await(struct session *s, struct parcel *p);
+void sessions_drop_packed(struct sessions *all);
+
+/* ---- Compressors (session_zstd.c) ---- */
+
+/* A dictionary that was trained for one session. */
+struct custom {
+    struct list node; /* of session_zstd.customs */
+    struct session *session;
+    struct compressor *compressor;
+    bool enabled; /* its ENABLE was put: it may be used */
+    bool retired; /* not used any more for what goes out */
+    struct deadline forget;
+};
+
+/* What a session has that may compress; others have none of it. */
+struct session_zstd {
+    struct compressor *preset; /* that the peer asked for; NULL: none. Borrowed */
+    struct list customs;       /* the newest first */
+    struct list waiting;       /* of parcel.waiters */
+    struct intake *unpacking;  /* the message that is being decompressed in the pool */
+    bool trains;
+    struct trainer *trainer; /* NULL: no sample yet, or the training has it */
+    struct training *training;
+    struct list of_trainers; /* of sessions.trainers, while it holds samples and is not training */
+    uint64_t sampled_at_ms;
+    uint64_t next_id;
+    struct session *session;
+};
+
+/* What CONFIGURE asks for, as far as it is allowed. */
+void session_negotiate(struct session *s, const struct lonely_msg_configure *c);
+/* Behind CONFIRM_CONFIGURE: ENABLE_ZSTD_PRESET for what it got. */
+void session_announce(struct session *s);
+/* NULL: the peer may not use that id. Borrowed. */
+struct compressor *session_find_compressor(const struct session *s, uint64_t id);
+/* The dictionary of its own that a message of that size is made with; NULL: none. Borrowed. */
+struct compressor *session_own_compressor(const struct session *s, uint64_t size);
+/* The same among those that are shared. */
+struct compressor *session_shared_compressor(const struct session *s, uint64_t size);
+/* A dictionary is there: has it announced. */
+void session_add_custom(struct session *s, struct compressor *c);
+/* Leaves only the newest, and has the others disabled. */
+void session_retire_customs(struct session *s);
+/* They are next to be sent. */
+void session_send_enable(struct session *s, struct custom *custom);
+void session_send_disable(struct session *s, struct custom *custom);
+void session_forget_custom(struct custom *custom);
+void session_drop_compression(struct session *s);
+
+/* ---- Training (session_train.c) ---- */
+
+/* A message that came, or is being sent: perhaps a sample. Only with compression. */
+void session_sample(struct session *s, const struct body *body);
+void session_drop_training(struct session *s);
 
 /* ---- The session (session.c) ---- */
 
@@ -192,6 +304,8 @@ struct session {
     uint64_t running;       /* of those, so many REPLY_RUNNING */
     struct reply *changing; /* the change of a subscription that is waiting or running */
 
+    struct session_zstd *zstd; /* NULL: nothing is compressed */
+
     struct ring expected; /* acknowledgements, in order */
     struct ring pending;  /* sends, in order */
     struct sending *sending;
@@ -224,9 +338,17 @@ struct sessions {
     struct list free_replies;
     size_t free_reply_count;
     struct parcel *parcel; /* of the last message */
+    struct list packed;    /* its other forms */
     struct list free_chunks;
     size_t free_chunk_count;
-    uint8_t *scratch; /* LONELY_MESSAGE_HEAD_MAX_BYTES */
+    struct recoder *recoder;
+    uint8_t *unpacked, *repacked; /* SESSION_INLINE_BYTES and their bound; NULL: not needed yet */
+    struct list trainers;         /* sessions that hold samples, the longest idle first */
+    size_t trainer_count;         /* and those whose samples are being trained with */
+    struct list trainings;        /* that wait for the one in the pool */
+    struct training *training;    /* which this is */
+    uint64_t custom_bytes;        /* what dictionaries of sessions take */
+    uint8_t *scratch;             /* LONELY_MESSAGE_HEAD_MAX_BYTES */
     uint8_t authorization[LONELY_AUTH_MAX_BYTES];
     char url[LONELY_CONNECTION_URL_MAX_BYTES];
 };

@@ -229,6 +229,8 @@ static void on_notified(void *arg, enum hub_status status, uint32_t notified)
 
 void session_notify(struct session *s, struct reply *r, struct body *body)
 {
+    if (s->zstd != NULL)
+        session_sample(s, body);
     session_owe(s, r);
     session_hold(s);
     hub_notify(s->worker, r->topic, body, on_notified, r);

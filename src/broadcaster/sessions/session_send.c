@@ -27,10 +27,14 @@ struct missed_topic {
 
 /* ---- Parcels ---- */
 
-static void parcel_unref(struct parcel *p)
+void session_parcel_unref(struct parcel *p)
 {
     if (--p->refs > 0)
         return;
+    if (p->recoding != NULL)
+        recoding_cancel(p->recoding);
+    if (p->body != p->message->body)
+        body_unref(p->body);
     outgoing_unref(p->message);
     mem_free(p->bytes);
     mem_free(p);
@@ -39,13 +43,15 @@ static void parcel_unref(struct parcel *p)
 void sessions_drop_parcel(struct sessions *all)
 {
     if (all->parcel != NULL)
-        parcel_unref(all->parcel);
+        session_parcel_unref(all->parcel);
     all->parcel = NULL;
+    if (!list_is_empty(&all->packed))
+        sessions_drop_packed(all);
 }
 
 static void encode(struct sessions *all, struct parcel *p)
 {
-    const struct body *body = p->message->body;
+    const struct body *body = p->body;
     const struct lonely_message m = {
         .direction = LONELY_B2S,
         .type = LONELY_B2S_RECEIVE_STREAM,
@@ -53,8 +59,9 @@ static void encode(struct sessions *all, struct parcel *p)
         .as.stream = {
             .identifier = { p->message->identifier, sizeof(p->message->identifier) },
             .topic = p->message->topic,
+            .compressor = p->compressor,
             .compressed_length = body_size(body),
-            .decompressed_length = body_size(body),
+            .decompressed_length = body_size(p->message->body),
             .compressed_sha512 = { body_sha512(body), LONELY_SHA512_BYTES },
         },
     };
@@ -72,6 +79,28 @@ static void encode(struct sessions *all, struct parcel *p)
         memcpy(p->bytes + p->head_len, body_span(body).ptr, copied);
 }
 
+struct parcel *session_parcel_create(struct outgoing *m)
+{
+    struct parcel *p = mem_calloc(1, sizeof(*p));
+
+    p->refs = 1;
+    p->message = m;
+    p->body = m->body;
+    list_init(&p->waiters);
+    list_init(&p->node);
+    outgoing_ref(m);
+    return p;
+}
+
+void session_parcel_fill(struct sessions *all, struct parcel *p, struct body *body)
+{
+    if (body != NULL)
+        p->body = body;
+    else
+        p->compressor = 0;
+    encode(all, p);
+}
+
 /* The one of `m`, which most often is the last one. */
 static struct parcel *parcel_of(struct sessions *all, struct outgoing *m)
 {
@@ -80,10 +109,7 @@ static struct parcel *parcel_of(struct sessions *all, struct outgoing *m)
     if (p != NULL && p->message == m)
         return p;
     sessions_drop_parcel(all);
-    p = mem_calloc(1, sizeof(*p));
-    p->refs = 1;
-    p->message = m;
-    outgoing_ref(m);
+    p = session_parcel_create(m);
     encode(all, p);
     all->parcel = p;
     sessions_later(all); /* which drops it: nothing of a message is kept longer than it takes */
@@ -112,7 +138,8 @@ static void put_frame(struct session *s, struct lonely_span frame)
     transport_put_frame(s->transport, frame);
 }
 
-void session_put(struct session *s, const struct lonely_message *m)
+/* The frame, but for its body, in sessions.scratch. */
+static struct lonely_span head_of(struct session *s, const struct lonely_message *m)
 {
     uint8_t *scratch = s->all->scratch;
     struct lonely_message out = *m;
@@ -124,7 +151,22 @@ void session_put(struct session *s, const struct lonely_message *m)
     err = lonely_message_serialize_head(&out, scratch, LONELY_MESSAGE_HEAD_MAX_BYTES, &len);
     assert(err == LONELY_OK);
     (void)err;
-    put_frame(s, (struct lonely_span){ scratch, len });
+    return (struct lonely_span){ scratch, len };
+}
+
+void session_put(struct session *s, const struct lonely_message *m)
+{
+    put_frame(s, head_of(s, m));
+}
+
+void session_put_with_body(struct session *s, const struct lonely_message *m,
+                           void (*release)(void *arg), void *arg)
+{
+    struct lonely_span head = head_of(s, m);
+
+    begin_frame(s, head.len + m->body.len);
+    transport_put(s->transport, head);
+    transport_put_shared(s->transport, m->body, release, arg);
 }
 
 /* The first `len` bytes of a parcel, with the authorization put in between. */
@@ -283,24 +325,25 @@ bool session_may_put(const struct session *s)
 }
 
 /* The authorization of a part, when there is to be one. */
-static bool make_signature(struct session *s, const struct outgoing *m, int64_t number,
+static bool make_signature(struct session *s, const struct parcel *p, int64_t number,
                            struct lonely_span *authorization)
 {
+    const struct outgoing *m = p->message;
     struct lonely_auth_input in = { .op = LONELY_AUTH_RECEIVE };
 
     in.url = session_url(s, number);
     in.topic = m->topic;
     in.identifier = (struct lonely_span){ m->identifier, sizeof(m->identifier) };
-    in.hash = (struct lonely_span){ body_sha512(m->body), LONELY_SHA512_BYTES };
+    in.hash = (struct lonely_span){ body_sha512(p->body), LONELY_SHA512_BYTES };
     return session_sign(s, &in, authorization);
 }
 
 /* Without one nothing of it is made: most messages go this way. */
-static bool sign_part(struct session *s, const struct outgoing *m, int64_t number,
+static bool sign_part(struct session *s, const struct parcel *p, int64_t number,
                       struct lonely_span *authorization)
 {
     *authorization = (struct lonely_span){ 0 };
-    return !gate_signs(s->worker->gate) || make_signature(s, m, number, authorization);
+    return !gate_signs(s->worker->gate) || make_signature(s, p, number, authorization);
 }
 
 /* How much of the body goes behind a head of that length. */
@@ -311,17 +354,17 @@ static uint64_t part_bytes(const struct session *s, size_t head, uint64_t left)
     return room < left ? room : left;
 }
 
-/* Sends the message, or its first part. There is room, and the window is open. */
-static void send_message(struct session *s, struct parcel *p)
+/* Sends the message in that form, or its first part. There is room, and the window is open. */
+static void send_parcel(struct session *s, struct parcel *p)
 {
     const struct outgoing *m = p->message;
     struct lonely_span authorization;
-    uint64_t size = body_size(m->body), first;
+    uint64_t size = body_size(p->body), first;
     bool copied = p->len - p->head_len == size;
     int64_t number;
 
     if (!session_take_number(s, LONELY_COUNTER_BROADCASTER, &number) ||
-        !sign_part(s, m, number, &authorization))
+        !sign_part(s, p, number, &authorization))
         return;
     first = part_bytes(s, p->head_len + authorization.len, size);
     metrics_add(&s->worker->metrics->session_messages, 1);
@@ -332,8 +375,8 @@ static void send_message(struct session *s, struct parcel *p)
     }
     begin_frame(s, p->head_len + authorization.len + first);
     put_parcel(s, p, p->head_len, authorization);
-    if (first == size && body_in_memory(m->body)) {
-        put_shared(s, m->body, 0, size);
+    if (first == size && body_in_memory(p->body)) {
+        put_shared(s, p->body, 0, size);
         return;
     }
     s->sending = mem_alloc(sizeof(*s->sending));
@@ -343,12 +386,29 @@ static void send_message(struct session *s, struct parcel *p)
     p->refs++;
 }
 
+/* Sends the message: as it is, or made with a dictionary that only this session has. */
+static void send_message(struct session *s, struct parcel *p)
+{
+    struct parcel *own;
+
+    if (s->zstd == NULL) {
+        send_parcel(s, p);
+        return;
+    }
+    own = session_own_parcel(s, p);
+    send_parcel(s, own != NULL ? own : p);
+    if (own != NULL)
+        session_parcel_unref(own);
+    if (!s->ended)
+        session_sample(s, p->message->body);
+}
+
 /* Begins the next part. */
 static void begin_part(struct session *s)
 {
     struct sending *g = s->sending;
     const struct outgoing *message = g->parcel->message;
-    uint64_t left = body_size(message->body) - g->sent;
+    uint64_t left = body_size(g->parcel->body) - g->sent;
     struct lonely_message m = {
         .direction = LONELY_B2S,
         .type = LONELY_B2S_RECEIVE_STREAM,
@@ -364,7 +424,7 @@ static void begin_part(struct session *s)
 
     if (!s->peer.counts_first && !session_take_number(s, LONELY_COUNTER_BROADCASTER, &number))
         return;
-    if (!sign_part(s, message, number, &m.as.stream.authorization))
+    if (!sign_part(s, g->parcel, number, &m.as.stream.authorization))
         return;
     err = lonely_message_serialize_head(&m, s->all->scratch, LONELY_MESSAGE_HEAD_MAX_BYTES, &head);
     assert(err == LONELY_OK);
@@ -463,7 +523,7 @@ static void start_read(struct session *s)
     list_init(&c->node);
     c->all = s->all;
     c->session = s;
-    c->body = g->parcel->message->body;
+    c->body = g->parcel->body;
     c->at = g->sent - g->frame_left;
     c->len = g->frame_left < CHUNK_BYTES ? (size_t)g->frame_left : CHUNK_BYTES;
     c->work.data = c;
@@ -481,7 +541,7 @@ static void start_read(struct session *s)
 static bool put_body(struct session *s)
 {
     struct sending *g = s->sending;
-    struct body *body = g->parcel->message->body;
+    struct body *body = g->parcel->body;
 
     if (body_in_memory(body)) {
         put_shared(s, body, g->sent - g->frame_left, g->frame_left);
@@ -497,7 +557,7 @@ static void drop_sending(struct session *s)
 {
     if (s->sending == NULL)
         return;
-    parcel_unref(s->sending->parcel);
+    session_parcel_unref(s->sending->parcel);
     mem_free(s->sending);
     s->sending = NULL;
 }
@@ -511,7 +571,7 @@ static bool go_on(struct session *s)
         if (g->frame_left > 0) {
             if (!put_body(s))
                 return false;
-        } else if (g->sent == body_size(g->parcel->message->body)) {
+        } else if (g->sent == body_size(g->parcel->body)) {
             drop_sending(s);
             return true;
         } else if (may_begin(s)) {
@@ -539,9 +599,21 @@ static void send_missed(struct session *s, struct lonely_span topic)
 static void drop_send(union ring_slot slot)
 {
     if (slot.send.kind == SEND_MESSAGE)
-        parcel_unref(slot.send.what);
-    else
+        session_parcel_unref(slot.send.what);
+    else if (slot.send.kind == SEND_MISSED)
         mem_free(slot.send.what);
+}
+
+/* May it be sent now? There is room. */
+static bool may_send(struct session *s, union ring_slot slot)
+{
+    struct parcel *p = slot.send.what;
+
+    if (slot.send.kind != SEND_MESSAGE)
+        return true;
+    if (p->recoding != NULL)
+        session_await(s, p);
+    return p->recoding == NULL && is_window_open(s);
 }
 
 /* Sends the first that is pending. false: it may not be sent now. */
@@ -553,14 +625,23 @@ static bool send_next(struct session *s)
     if (s->pending.count == 0)
         return false;
     slot = *ring_front(&s->pending);
-    if (is_full(s) || (slot.send.kind == SEND_MESSAGE && !is_window_open(s)))
+    if (is_full(s) || !may_send(s, slot))
         return false;
     ring_pop(&s->pending);
-    if (slot.send.kind == SEND_MESSAGE) {
+    switch ((enum send_kind)slot.send.kind) {
+    case SEND_MESSAGE:
         send_message(s, slot.send.what);
-    } else {
+        break;
+    case SEND_MISSED:
         missed = slot.send.what;
         send_missed(s, (struct lonely_span){ missed->bytes, missed->len });
+        break;
+    case SEND_ENABLE:
+        session_send_enable(s, slot.send.what);
+        break;
+    case SEND_DISABLE:
+        session_send_disable(s, slot.send.what);
+        break;
     }
     drop_send(slot);
     return true;
@@ -619,7 +700,9 @@ bool session_on_message(struct session *s, struct outgoing *m)
     if (s->ended || s->all->draining)
         return false;
     p = parcel_of(s->all, m);
-    if (is_idle(s) && is_window_open(s)) {
+    if (s->zstd != NULL)
+        p = session_shared_parcel(s, m, p);
+    if (p->recoding == NULL && is_idle(s) && is_window_open(s)) {
         send_message(s, p);
         if (s->sending != NULL)
             session_pump(s);
@@ -629,6 +712,8 @@ bool session_on_message(struct session *s, struct outgoing *m)
         return false;
     *ring_push(&s->pending) = (union ring_slot){ .send = { SEND_MESSAGE, p } };
     p->refs++;
+    if (p->recoding != NULL && s->pending.count == 1)
+        session_await(s, p);
     return true;
 }
 
@@ -654,6 +739,8 @@ bool session_on_missed(struct session *s, struct lonely_span topic)
 
 void session_drop_sends(struct session *s)
 {
+    if (s->zstd != NULL)
+        list_remove(&s->zstd->waiting);
     while (s->pending.count > 0) {
         drop_send(*ring_front(&s->pending));
         ring_pop(&s->pending);
