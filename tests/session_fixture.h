@@ -22,6 +22,7 @@
 #include <lonely/message.h>
 
 #include "broadcaster.h"
+#include "compression.h"
 #include "forwarding.h"
 #include "hub.h"
 #include "mem.h"
@@ -35,7 +36,7 @@
 #define SECRET_SUBSCRIBER \
     "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQQ"
 
-enum { FX_FRAMES = 512, FX_HUB = 512, FX_SUBSCRIPTIONS = 16 };
+enum { FX_FRAMES = 1024, FX_HUB = 1024, FX_SUBSCRIPTIONS = 16 };
 
 /* What the session put, whole frames in order. */
 struct fx_frame {
@@ -515,6 +516,18 @@ static inline void fx_init(void)
     fx.worker.lane = body_lane_create(fx.b.bodies, &fx.worker.loop, 64 << 20);
     fx.worker.metrics = &fx.metrics;
     fx.worker.max_collected_bytes = 1 << 20;
+    mem_free(fx.conf.broadcaster.spool_dir);
+    fx.conf.broadcaster.spool_dir = mem_strdup(fx.spool);
+}
+
+/* Compression as fx.conf says; between fx_init and fx_open. */
+static inline void fx_compress(void)
+{
+    char error[256];
+
+    fx.worker.max_collected_bytes = 64 << 20;
+    fx.b.compression = compression_create(&fx.conf, error);
+    table_require(fx.b.compression != NULL, error);
 }
 
 /* `secrets`: the content of a secrets file; NULL: authorization none. */
@@ -557,6 +570,15 @@ static inline void fx_run(void)
         uv_run(&fx.worker.loop, UV_RUN_NOWAIT);
 }
 
+/* And all that the pool was asked for. */
+static inline void fx_run_pool(void)
+{
+    fx_run();
+    while (fx.worker.loop.active_reqs.count > 0)
+        uv_run(&fx.worker.loop, UV_RUN_ONCE);
+    fx_run();
+}
+
 /* The transport of an ended session goes away. */
 static inline void fx_gone(void)
 {
@@ -582,6 +604,7 @@ static inline void fx_fini(void)
     fx_gone();
     while (fx.closed == 0)
         uv_run(&fx.worker.loop, UV_RUN_ONCE);
+    uv_run(&fx.worker.loop, UV_RUN_DEFAULT);
     assert_int_equal(sessions_count(fx.worker.sessions), 0);
     assert_int_equal(fx.row_count, 0); /* each row added was removed */
     assert_null(fx.receiver);
@@ -589,8 +612,8 @@ static inline void fx_fini(void)
     sessions_destroy(fx.worker.sessions);
     for (size_t i = 0; i < fx.frame_count; i++)
         mem_free(fx.frames[i].bytes);
-    uv_run(&fx.worker.loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&fx.worker.loop), 0);
+    compression_destroy(fx.b.compression);
     gate_destroy(fx.worker.gate);
     key_ring_fini(&fx.b.keys);
     replay_destroy(fx.b.replay);
