@@ -12,6 +12,7 @@
 #include "forwarding.h"
 #include "mem.h"
 #include "own_urls.h"
+#include "session.h"
 #include "store_meter.h"
 #include "worker.h"
 
@@ -43,6 +44,8 @@ static uint64_t connection_limit(const struct broadcaster *b)
     uint64_t kinds = b->conf->tcp.listen.count + b->conf->tcp.tls_listen.count > 0 ? 2 : 1;
     uint64_t possible;
 
+    if (b->conf->compression.compression_allowed && b->conf->compression.allow_training)
+        reserved += SESSIONS_TRAINERS_MAX * b->worker_count;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return wanted;
     if (limit.rlim_cur < limit.rlim_max) {

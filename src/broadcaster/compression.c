@@ -38,13 +38,15 @@ static const char *read_file(const char *path, struct buf *out)
         n = room == NULL ? 0 : fread(room, 1, 65536, file);
         if (n > 0)
             buf_commit(out, n);
-    } while (n > 0);
+    } while (n > 0 && out->len <= DICTIONARY_MAX_BYTES);
     if (ferror(file))
         why = strerror(errno);
     else if (room == NULL)
-        why = "longer than 8M, or no memory";
+        why = "no memory";
     else if (out->len < DICTIONARY_MIN_BYTES)
         why = "shorter than 8 bytes";
+    else if (out->len > DICTIONARY_MAX_BYTES)
+        why = "longer than 8M";
     fclose(file);
     return why;
 }
@@ -65,8 +67,6 @@ static bool add_preset(struct compression *c, const struct conf_dictionary *d, c
 
     buf_init(&bytes, DICTIONARY_MAX_BYTES + 65536);
     why = read_file(d->path, &bytes);
-    if (why == NULL && bytes.len > DICTIONARY_MAX_BYTES)
-        why = "longer than 8M";
     if (why == NULL) {
         preset = compressor_create_in(c->contexts, d->id,
                                       (struct lonely_span){ bytes.ptr, bytes.len }, d->level);

@@ -13,9 +13,9 @@ from conftest import PATIENCE
 
 
 @contextlib.asynccontextmanager
-async def websocket_client(broadcaster, secrets=None, others=()):
+async def websocket_client(broadcaster, secrets=None, others=(), **compression):
     """A running WebsocketPubSubClient of lonelypsc, with the values that its documents suggest. It goes to
-    `others` only when the first broadcaster does not answer."""
+    `others` only when the first broadcaster does not answer. `compression`: what it is to have of that."""
     to_subscriber, to_broadcaster = get_auth_config_from_file(
         str(secrets or broadcaster.folder / "subscriber-secrets.json"))
     config = make_websocket_pub_sub_config(
@@ -33,11 +33,9 @@ async def websocket_client(broadcaster, secrets=None, others=()):
         max_expected_acks=None,
         max_received=1024,
         max_unsent_acks=1024,
-        allow_compression=False,
-        compression_dictionary_by_id={},
-        initial_compression_dict_id=None,
-        allow_training_compression=False,
-        decompression_max_window_size=8388608,
+        **{"allow_compression": False, "compression_dictionary_by_id": {},
+           "initial_compression_dict_id": None, "allow_training_compression": False,
+           "decompression_max_window_size": 8388608, **compression},
         auth=AuthConfigFromParts(to_broadcaster=to_broadcaster, to_subscriber=to_subscriber),
     )
     async with WebsocketPubSubClient(config) as client:

@@ -767,7 +767,7 @@ static void who_does_not_train(void **state)
         fx_open(NULL, TRANSPORT_WEBSOCKET, false);
         configure(i != NO_ZSTD, i != NOT_ASKED, 0);
         if (i == TOO_MANY)
-            fx.worker.sessions->trainer_count = 256;
+            fx.worker.sessions->trainer_count = SESSIONS_TRAINERS_MAX;
         else if (i == TOO_MUCH)
             fx.worker.sessions->custom_bytes = fx.worker.max_collected_bytes;
         for (int j = 0; j < 60; j++)

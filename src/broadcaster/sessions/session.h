@@ -19,6 +19,9 @@
 
 struct sessions;
 
+/* Sessions of a worker that hold samples of their messages: 64 KiB and a file each, at most. */
+#define SESSIONS_TRAINERS_MAX 256
+
 /* worker.receivers must exist. */
 struct sessions *sessions_create(struct worker *w);
 

@@ -7,8 +7,6 @@
  */
 #include "session_private.h"
 
-/* Sessions of a worker that hold samples: 64 KiB and a file each, at most. */
-#define TRAINERS_MAX 256
 /* One that had no sample for so long gives its place to another. */
 #define TRAINER_IDLE_MS 60000
 
@@ -43,7 +41,7 @@ static bool take_place(struct session *s, uint64_t now_ms)
     struct session_zstd *z = s->zstd, *idle;
     struct list *first = list_first(&all->trainers);
 
-    if (!list_is_linked(&z->of_trainers) && all->trainer_count == TRAINERS_MAX) {
+    if (!list_is_linked(&z->of_trainers) && all->trainer_count == SESSIONS_TRAINERS_MAX) {
         idle = first == NULL ? NULL : list_entry(first, struct session_zstd, of_trainers);
         if (idle == NULL || now_ms - idle->sampled_at_ms < TRAINER_IDLE_MS)
             return false;
