@@ -284,6 +284,55 @@ static void test_bombs(void **state)
     compressor_unref(c);
 }
 
+/* Contexts of one are good for the others, also once that is gone. */
+static void test_contexts_are_shared(void **state)
+{
+    struct compressor_contexts *contexts = compressor_contexts_create();
+    struct lonely_span in = { body().ptr, 5000 };
+    uint8_t *packed;
+    size_t len;
+
+    (void)state;
+    for (unsigned i = 0; i < 6; i++) {
+        struct lonely_span dictionary = { body().ptr + i * 100, i % 3 * 1000 };
+        struct compressor *c =
+            compressor_create_in(contexts, 65536 + i, dictionary, 1 + (int)i * 3);
+        struct compressor *own = compressor_create(65536 + i, dictionary, 1 + (int)i * 3);
+        uint8_t *same;
+
+        len = compress(c, in, &packed);
+        assert_int_equal(compress(own, in, &same), len);
+        assert_memory_equal(packed, same, len);
+        assert_int_equal(unpack(c, packed, len, in.len, 8388608), DECOMPRESS_OK);
+        assert_true(compressor_memory(c) >= dictionary.len);
+        mem_free(packed);
+        mem_free(same);
+        compressor_unref(c);
+        compressor_unref(own);
+    }
+    compressor_contexts_unref(contexts);
+}
+
+/* What the highest levels make of a long body, too, passes the limit that peers have. */
+static void test_windows_of_ours_pass(void **state)
+{
+    static const int levels[] = { 19, 20, 22 };
+    const size_t size = (size_t)17 << 20;
+    uint8_t *zeros = mem_calloc(1, size), *packed;
+
+    (void)state;
+    for (size_t i = 0; i < TABLE_LEN(levels); i++) {
+        struct compressor *c =
+            compressor_create(2, (struct lonely_span){ body().ptr, 1000 }, levels[i]);
+        size_t len = compress(c, (struct lonely_span){ zeros, size }, &packed);
+
+        assert_int_equal(unpack(c, packed, len, size, 8388608), DECOMPRESS_OK);
+        mem_free(packed);
+        compressor_unref(c);
+    }
+    mem_free(zeros);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -297,6 +346,8 @@ int main(void)
         cmocka_unit_test(test_streams),
         cmocka_unit_test(test_a_source_of_another_size_is_refused),
         cmocka_unit_test(test_bombs),
+        cmocka_unit_test(test_contexts_are_shared),
+        cmocka_unit_test(test_windows_of_ours_pass),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -146,6 +146,21 @@ static void test_without_a_folder_nothing_is_kept(void **state)
     trainer_destroy(t);
 }
 
+static void test_what_is_forgotten(void **state)
+{
+    struct trainer *t = create(100 * 1024, 400 * 1024);
+
+    (void)state;
+    assert_false(trainer_holds(t));
+    assert_int_equal(offer(t, 0, 400, 0), 0);
+    assert_true(trainer_holds(t));
+    trainer_forget(t);
+    assert_false(trainer_holds(t));
+    assert_int_equal(offer(t, 0, 10000, 0), 512); /* all anew */
+    assert_true(build(t, TRAINER_LOW_LEVEL, 0) > 0);
+    trainer_destroy(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -153,6 +168,7 @@ int main(void)
         cmocka_unit_test(test_the_low_stage_is_skipped),
         cmocka_unit_test(test_what_is_no_sample),
         cmocka_unit_test(test_without_a_folder_nothing_is_kept),
+        cmocka_unit_test(test_what_is_forgotten),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
