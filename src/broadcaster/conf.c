@@ -21,7 +21,7 @@
 #define MAX_BYTES (UINT64_C(1) << 40)
 
 /* Trained dictionaries are used on the loop, and samples are in memory while one is made. */
-#define MAX_TRAINED   (1 << 17)
+#define MAX_TRAINED   (1 << 16)
 #define MAX_WATERMARK (1 << 28)
 
 #define OPT(s, k, t, f)          .section = #s, .key = #k, .type = t, .field = offsetof(struct conf, s.f)

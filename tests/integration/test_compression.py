@@ -117,10 +117,12 @@ def test_the_reference_client_with_a_preset(start, scheme, dictionary):
 
 # ---- liblonelypsc ----
 
+@pytest.mark.parametrize("scheme", ["none", "hmac"])
 @pytest.mark.parametrize("transport", ["ws", "tcp"])
-def test_our_client_with_all_kinds(start, transport, dictionary):
-    """A preset for one end, trained dictionaries for the other, and nothing for a third."""
-    broadcaster, admin = start(tcp__listen="127.0.0.1:0",
+def test_our_client_with_all_kinds(start, transport, scheme, dictionary):
+    """A preset for one end, trained dictionaries for the other, and nothing for a third; all that is
+    confirmed to them is checked."""
+    broadcaster, admin = start(scheme, tcp__listen="127.0.0.1:0", broadcaster__workers=2,
                                compression__dictionary=f"300 19 {dictionary}", **SMALL_WATERMARKS)
     found = wait_until(lambda: [line.split()[2] for line in broadcaster.out
                                 if line.startswith("ready tcp ")], "the TCP listener")
@@ -130,7 +132,8 @@ def test_our_client_with_all_kinds(start, transport, dictionary):
                         [f"dictionary=300 19 {dictionary}", "initial_compression_dict_id=300",
                          "allow_training_compression=no"],
                         ["allow_compression=no"]):
-            peers.append(CPeer([url], str(options), *options))
+            peers.append(CPeer([url], str(options), "check_confirmations=yes",
+                               f"secrets={broadcaster.folder / 'subscriber-secrets.json'}", *options))
             peers[-1].exact(b"t")
         sent = []
         for i in range(900):

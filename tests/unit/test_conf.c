@@ -219,7 +219,7 @@ static void limits_of_compression(void **state)
 {
     static const char *const wrong_ones[] = {
         "compression_min_size=0",
-        "compression_trained_max_size=131073",
+        "compression_trained_max_size=65537",
         "compression_min_size=16385",
         "compression_training_low_watermark=11M",
         "compression_training_high_watermark=257M",

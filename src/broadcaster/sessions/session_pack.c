@@ -32,9 +32,13 @@ static struct body *pack_now(struct sessions *all, struct compressor *c, const s
     return body_create(all->worker->b->bodies, (struct lonely_span){ all->repacked, len }, sha512);
 }
 
-static bool is_short(const struct body *body)
+/* Does it take no longer than about a millisecond? Higher levels are up to a hundred times slower. */
+static bool is_short(const struct compressor *c, const struct body *body)
 {
-    return body_in_memory(body) && body_size(body) <= SESSION_INLINE_BYTES;
+    int level = compressor_level(c);
+    size_t limit = level <= 4 ? SESSION_INLINE_BYTES : level <= 10 ? 16384 : 2048;
+
+    return body_in_memory(body) && body_size(body) <= limit;
 }
 
 /* ---- Shared forms ---- */
@@ -87,7 +91,7 @@ static struct parcel *create_packed(struct sessions *all, struct outgoing *m, st
     p->all = all;
     p->made_with = p->compressor = compressor_id(c);
     list_push_back(&all->packed, &p->node);
-    if (is_short(m->body))
+    if (is_short(c, m->body))
         fill(all, p, pack_now(all, c, m->body));
     else
         p->recoding = recode_compress(all->recoder, c, m->body, on_packed, p);
