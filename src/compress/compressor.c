@@ -357,6 +357,15 @@ void compress_stream_end(struct compress_stream *s)
     mem_free(s);
 }
 
+/* An empty span may have no pointer to move. */
+static void consume(struct lonely_span *in, size_t n)
+{
+    if (n == 0)
+        return;
+    in->ptr += n;
+    in->len -= n;
+}
+
 static enum decompress_status compress_step(struct compress_stream *s, struct lonely_span *in,
                                             bool last, uint8_t *to, size_t cap, size_t *len)
 {
@@ -370,8 +379,7 @@ static enum decompress_status compress_step(struct compress_stream *s, struct lo
     rest = ZSTD_compressStream2(s->cctx, &output, &input, last ? ZSTD_e_end : ZSTD_e_continue);
     if (ZSTD_isError(rest))
         return DECOMPRESS_NO_MEMORY;
-    in->ptr += input.pos;
-    in->len -= input.pos;
+    consume(in, input.pos);
     s->left -= input.pos;
     *len = output.pos;
     return last && rest == 0 && in->len == 0 ? DECOMPRESS_OK : DECOMPRESS_MORE;
@@ -431,8 +439,7 @@ static enum decompress_status decompress_step(struct compress_stream *s, struct 
             break;
         status = decompress_some(s, &input, &output);
     } while (status == DECOMPRESS_OK && input.pos + output.pos > before);
-    in->ptr += input.pos;
-    in->len -= input.pos;
+    consume(in, input.pos);
     *len = output.pos;
     if (status != DECOMPRESS_OK)
         return status;

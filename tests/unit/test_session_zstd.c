@@ -470,7 +470,8 @@ static void receives(struct compressor *c, size_t len, const char *identifier)
     for (;; m = fx_next(LONELY_B2S_RECEIVE_STREAM)) {
         uint8_t sha512[LONELY_SHA512_BYTES];
 
-        memcpy(bytes + at, m.body.ptr, m.body.len);
+        if (m.body.len > 0)
+            memcpy(bytes + at, m.body.ptr, m.body.len);
         at += m.body.len;
         if (at < total)
             continue;
