@@ -311,6 +311,37 @@ static void replay(void **state)
     json_decref(index);
 }
 
+/* Whose clock is two minutes off believes nobody, and says what is wrong. */
+static void wrong_clock(void **state)
+{
+    json_t *index = vec_load_json("sessions/index.json");
+    json_t *frames = vec_load_json("sessions/hmac_basic.json");
+    struct vec_bytes answer = vec_get_bytes(json_array_get(frames, 1), "hex");
+    struct lonely_client_why why;
+
+    (void)state;
+    note_drawn(frames);
+    sb_listen();
+    open_as_recorded(vec_get(index, "hmac_basic.json"), frames);
+    sb_accept();
+    sb_next(LONELY_S2B_CONFIGURE);
+    next_drawn = n_drawn; /* the recording is over */
+    atomic_store(&cf.slow_ns, 121000000000);
+    sb_send_bytes(vec_span(&answer));
+    sb_expect_end();
+    assert_true(sb_work(sb.listener, SB_PATIENCE_MS)); /* it tries again */
+    assert_int_equal(lonely_client_last_error(cf.client, &why), LONELY_CLIENT_FORBIDDEN);
+    assert_non_null(strstr(why.text, "authorization"));
+    cf_close();
+    sb_close();
+    atomic_store(&cf.slow_ns, 0);
+    unlink(dictionary + 4);
+    forget_drawn();
+    vec_bytes_free(&answer);
+    json_decref(frames);
+    json_decref(index);
+}
+
 static const char *const files[] = {
     "none_basic_minimal.json",   "none_basic_expanded.json", "token_basic.json",
     "hmac_basic.json",           "hmac_basic_expanded.json", "none_stream_receiver.json",
@@ -320,11 +351,13 @@ static const char *const files[] = {
 
 int main(void)
 {
-    struct CMUnitTest tests[TABLE_LEN(files)];
+    struct CMUnitTest tests[TABLE_LEN(files) + 1];
 
     for (size_t i = 0; i < TABLE_LEN(files); i++)
         tests[i] = (struct CMUnitTest){ .name = files[i],
                                         .test_func = replay,
                                         .initial_state = (void *)(uintptr_t)files[i] };
+    tests[TABLE_LEN(files)] =
+        (struct CMUnitTest){ .name = "wrong clock", .test_func = wrong_clock };
     return cmocka_run_group_tests_name("client_sessions", tests, NULL, NULL);
 }
