@@ -122,14 +122,19 @@ static void check_clock(struct check *k)
     }
 }
 
+static const char *unless_none(const char *value)
+{
+    return value != NULL && strcmp(value, "none") != 0 ? value : NULL;
+}
+
 static void run_probe(struct check *k)
 {
     const struct probe_conf conf = {
         .url = k->url,
-        .ca = cli_value(k->args, "ca"),
-        .cert = cli_value(k->args, "cert"),
-        .key = cli_value(k->args, "key"),
-        .proxy = cli_value(k->args, "proxy"),
+        .ca = unless_none(cli_value(k->args, "ca")),
+        .cert = unless_none(cli_value(k->args, "cert")),
+        .key = unless_none(cli_value(k->args, "key")),
+        .proxy = unless_none(cli_value(k->args, "proxy")),
         .timeout_ms = k->patience_ms,
     };
 

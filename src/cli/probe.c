@@ -88,6 +88,7 @@ static void set_options(CURL *curl, const struct probe_conf *conf, struct probe 
     }
     curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(curl, CURLOPT_PROXY, conf->proxy != NULL ? conf->proxy : "");
+    curl_easy_setopt(curl, CURLOPT_NOPROXY, "");
     curl_easy_setopt(curl, CURLOPT_HTTPPROXYTUNNEL, tcp ? 1L : 0L);
     curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, (long)conf->timeout_ms);
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
@@ -95,8 +96,10 @@ static void set_options(CURL *curl, const struct probe_conf *conf, struct probe 
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(curl, CURLOPT_HEADERDATA, out);
-    if (conf->ca != NULL)
+    if (conf->ca != NULL) {
         curl_easy_setopt(curl, CURLOPT_CAINFO, conf->ca);
+        curl_easy_setopt(curl, CURLOPT_CAPATH, NULL);
+    }
     if (conf->cert != NULL)
         curl_easy_setopt(curl, CURLOPT_SSLCERT, conf->cert);
     if (conf->key != NULL)
