@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "buf.h"
@@ -34,6 +35,7 @@ enum {
     INLINE_HASH_BYTES = 65536,   /* hashed at once: about 0.1 ms */
     SLOW_CLOSE_BYTES = 16777216, /* files from here on are closed by a thread */
     FIRST_BYTES = 4096,          /* a buffer that has to grow starts here */
+    CACHE_SAMPLE_BYTES = 32768,  /* the page cache fills, and empties, in runs */
     SHA512_BYTES = 64
 };
 
@@ -171,6 +173,31 @@ ptrdiff_t body_pread(const struct body *b, uint64_t at, uint8_t *to, size_t len)
         got += (size_t)n;
     }
     return (ptrdiff_t)got;
+}
+
+int body_fd(const struct body *b)
+{
+    return b->fd;
+}
+
+static bool byte_is_cached(int fd, uint64_t at)
+{
+    uint8_t byte;
+    struct iovec to = { .iov_base = &byte, .iov_len = 1 };
+
+    return preadv2(fd, &to, 1, (off_t)at, RWF_NOWAIT) == 1;
+}
+
+bool body_is_cached(const struct body *b, uint64_t at, size_t len)
+{
+    if (at >= b->size || len == 0)
+        return false;
+    if (len > b->size - at)
+        len = (size_t)(b->size - at);
+    for (size_t n = 0; n < len; n += CACHE_SAMPLE_BYTES)
+        if (!byte_is_cached(b->fd, at + n))
+            return false;
+    return byte_is_cached(b->fd, at + len - 1);
 }
 
 /* ---- all bodies ---- */

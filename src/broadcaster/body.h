@@ -46,6 +46,10 @@ struct lonely_span body_span(const struct body *b); /* of a body in memory */
 /* Reads a spooled body; blocks, so for the thread pool. Bytes read (less than len only at the end),
  * or -1. */
 ptrdiff_t body_pread(const struct body *b, uint64_t at, uint8_t *to, size_t len);
+int body_fd(const struct body *b); /* of a spooled body: for reading, at given offsets */
+/* Are these bytes of a spooled body at hand, so that reading them would not wait for a disk? As far as
+ * samples of them tell; never blocks. False also where the file system does not say. */
+bool body_is_cached(const struct body *b, uint64_t at, size_t len);
 
 /*
  * The body of a message that is here in one piece, and whose SHA-512 the caller has checked; both are

@@ -8,7 +8,7 @@
 #include "log.h"
 #include "mem.h"
 
-/* A spooled body is read in the thread pool, so much at a time: less when many deliveries read at once,
+/* What of a spooled body is not at hand is read in the thread pool, so much at a time: less when many deliveries read at once,
  * so that all their chunks together stay near CHUNKS_BYTES a worker. */
 #define CHUNK_MAX_BYTES ((size_t)256 * 1024)
 #define CHUNK_MIN_BYTES ((size_t)16 * 1024)
@@ -124,6 +124,26 @@ static ptrdiff_t read_spooled(void *arg, uint64_t at, uint8_t *to, size_t len)
     return (ptrdiff_t)len;
 }
 
+/* What is in the page cache is sent out of it; what is not is read by the pool first, and is then. A
+ * piece that leaves the cache in between makes the loop wait for the disk, once. */
+static ptrdiff_t look_spooled(void *arg, uint64_t at, struct http_piece *piece)
+{
+    struct delivery *d = arg;
+    struct chunk *c = d->chunk;
+    uint64_t left = body_size(c->body) - at;
+
+    if (c->len < 0)
+        return HTTP_SOURCE_FAIL;
+    if (c->reading)
+        return HTTP_SOURCE_WAIT;
+    *piece = (struct http_piece){ .fd = body_fd(c->body) };
+    if (at >= c->at && at - c->at < (uint64_t)c->len)
+        return c->len - (ptrdiff_t)(at - c->at);
+    if (left > CHUNK_MAX_BYTES)
+        left = CHUNK_MAX_BYTES;
+    return body_is_cached(c->body, at, (size_t)left) ? (ptrdiff_t)left : chunk_fetch(d, at);
+}
+
 static ptrdiff_t read_memory(void *arg, uint64_t at, uint8_t *to, size_t len)
 {
     const struct delivery *d = arg;
@@ -135,14 +155,26 @@ static ptrdiff_t read_memory(void *arg, uint64_t at, uint8_t *to, size_t len)
     return (ptrdiff_t)len;
 }
 
+static ptrdiff_t look_memory(void *arg, uint64_t at, struct http_piece *piece)
+{
+    const struct delivery *d = arg;
+    struct lonely_span bytes = body_span(d->message->body);
+
+    *piece = (struct http_piece){ .ptr = bytes.ptr + at, .fd = -1 };
+    return (ptrdiff_t)(bytes.len - (size_t)at);
+}
+
 static void source_init(struct delivery *d)
 {
     struct body *body = d->message->body;
 
-    d->source = (struct http_source){ .size = body_size(body), .read = read_memory, .arg = d };
+    d->source = (struct http_source){
+        .size = body_size(body), .read = read_memory, .look = look_memory, .arg = d
+    };
     if (body_in_memory(body))
         return;
     d->source.read = read_spooled;
+    d->source.look = look_spooled;
     d->chunk = mem_calloc(1, sizeof(*d->chunk));
     d->chunk->work.data = d->chunk;
     d->chunk->delivery = d;

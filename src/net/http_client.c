@@ -1,5 +1,5 @@
 /*
- * POSTs of one loop by libcurl's multi interface, driven by its socket callbacks; small ones to plain
+ * POSTs of one loop by libcurl's multi interface, driven by its socket callbacks; most of those to plain
  * http:// go over its connections by http_direct.c. Called by whoever delivers (webhooks, rqlite);
  * which calls are made, and how many at once, is left to them, and the rules about addresses to
  * conf.allow_address.
@@ -245,6 +245,7 @@ void http_call_wipe(struct http_call *call)
     mem_free(call->block);
     call->block = NULL;
     call->url = NULL;
+    call->direct_head = 0;
     call->direct_len = 0;
 }
 
@@ -431,7 +432,7 @@ static void call_add(struct http_call *call)
 
 void http_call_connect(struct http_call *call)
 {
-    call->sending = false;
+    call->sending = call->paused = false;
     list_remove(&call->of_silent);
     http_call_connecting(call);
     if (call->easy == NULL)
@@ -479,6 +480,7 @@ struct http_call *http_client_post(struct http_client *client,
     call->source_waits = call->paused = call->head_ended = false;
     call->head_bytes = 0;
     call->detail[0] = '\0';
+    call->direct_head = 0;
     call->direct_len = 0;
     call->http_status = 0;
     call->retried = false;
@@ -494,7 +496,9 @@ void http_call_resume(struct http_call *call)
         return;
     call->paused = false;
     http_call_touch(call);
-    if (curl_easy_pause(call->easy, CURLPAUSE_CONT) != CURLE_OK) {
+    if (call->direct != NULL) {
+        http_direct_resume(call);
+    } else if (curl_easy_pause(call->easy, CURLPAUSE_CONT) != CURLE_OK) {
         http_call_trouble(call, HTTP_CALL_BROKEN, "libcurl cannot go on");
         http_call_fail_later(call);
     }

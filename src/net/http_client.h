@@ -45,12 +45,22 @@ struct http_client_conf {
  * again. Small bodies are read before http_client_post returns. `at` can go back to any earlier
  * offset: libcurl sends again what went to a kept connection that had been closed before. `read`
  * must not call the client.
+ *
+ * `look`, which may be NULL, shows where the bytes at `at` lie, so that a large body need not be
+ * copied: it fills `piece` and returns how many bytes lie there (at least 1), or what `read` returns
+ * on the same terms. They stay as they are until the call has ended. Which of the two is asked is
+ * up to the client.
  */
 #define HTTP_SOURCE_WAIT (-1)
 #define HTTP_SOURCE_FAIL (-2)
+struct http_piece {
+    const uint8_t *ptr; /* in memory; NULL: in a file, at the same offset ... */
+    int fd;             /* ... of this descriptor; to be at hand, not on a disk first */
+};
 struct http_source {
     uint64_t size;
     ptrdiff_t (*read)(void *arg, uint64_t at, uint8_t *to, size_t len);
+    ptrdiff_t (*look)(void *arg, uint64_t at, struct http_piece *piece);
     void *arg;
 };
 

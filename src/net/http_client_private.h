@@ -4,7 +4,7 @@
  *     http_client.c    client and calls: begin, time, end
  *     http_request.c   what a call tells libcurl: URL, headers, body, options
  *     http_sock.c      descriptors: polls, addresses
- *     http_direct.c    small bodies to plain http:// over kept connections, without libcurl
+ *     http_direct.c    plain http:// over kept connections, without libcurl
  */
 #ifndef NET_HTTP_CLIENT_PRIVATE_H
 #define NET_HTTP_CLIENT_PRIVATE_H
@@ -79,9 +79,10 @@ struct http_call {
     uint64_t active_ms;             /* when the last byte came or went */
     struct http_direct *direct;     /* its connection, when not libcurl's */
     struct lonely_span direct_name; /* host and port; in the block */
-    size_t direct_len;    /* of the request, at the beginning of the block; 0: libcurl's way */
-    unsigned http_status; /* of a reply that did not come through libcurl */
-    bool retried;         /* has been sent over a kept connection in vain */
+    size_t direct_head;             /* bytes of the request at the beginning of the block, ... */
+    uint64_t direct_len;            /* ... and in all: the rest is the source's; 0: libcurl's way */
+    unsigned http_status;           /* of a reply that did not come through libcurl */
+    bool retried;                   /* has been sent over a kept connection in vain */
     bool easy_used;
     bool in_multi;
     http_call_done_fn *done;
@@ -100,7 +101,7 @@ struct http_call {
     bool sending;                  /* connected: the request may be sent */
     bool attempt_expired;          /* a connection took longer than timeout_sock_connect */
     bool source_waits;             /* HTTP_SOURCE_WAIT, and not yet resumed */
-    bool paused;                   /* libcurl was told to wait */
+    bool paused;                   /* what sends the body, libcurl or http_direct.c, waits for it */
     const char *reason;            /* for the trouble: a literal */
     char detail[CURL_ERROR_SIZE];  /* libcurl's text */
 };
@@ -140,6 +141,10 @@ void http_call_prepare_connect(struct http_call *call);
 uint64_t http_call_body_size(const struct http_call *call);
 /* A small body out of its source. False: not at hand, or it fails, which is the call's trouble. */
 bool http_call_copy_body(struct http_call *call, uint8_t *to);
+/* Copies from the source, or looks at it, at body offset `at`, behind the prefix. Returns bytes,
+ * HTTP_SOURCE_WAIT, or _FAIL, which is the call's trouble. */
+ptrdiff_t http_call_source_read(struct http_call *call, uint64_t at, uint8_t *to, size_t len);
+ptrdiff_t http_call_source_look(struct http_call *call, uint64_t at, struct http_piece *piece);
 /* Appends to the reply. False: the trouble says why. */
 bool http_call_take_reply(struct http_call *call, const char *ptr, size_t len);
 bool http_header_is_valid(const char *line);

@@ -2,17 +2,20 @@
  * POSTs over kept connections without libcurl (http_direct.h). Called by http_client.c, which has
  * the timeouts, and makes connections by libcurl.
  *
- * A request is in one piece and leaves in one write, most often. Where a reply ends is told by
- * http-parser; a connection is used again only if its reply said so, ended where the bytes ended,
- * and came after the whole request. So what a peer sends too much answers nobody else's request.
+ * A small request is in one piece and leaves in one write, most often. A large body is sent from where
+ * its source shows it: out of a file by sendfile, without a copy of it here. Where a reply ends is
+ * told by http-parser; a connection is used again only if its reply said so, ended where the bytes
+ * ended, and came after the whole request. So what a peer sends too much answers nobody else's request.
  */
 #include "http_direct.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/sendfile.h>
 #include <unistd.h>
 
 #include <http_parser.h>
@@ -22,7 +25,9 @@
 
 enum {
     READ_BYTES = 16384,
-    IDLE_MAX_MS = 118000 /* what lies between may have forgotten an older one; as libcurl's */
+    COPY_BYTES = 16384,
+    TURN_BYTES = 1048576, /* sent at once, so that others get their turn */
+    IDLE_MAX_MS = 118000  /* what lies between may have forgotten an older one; as libcurl's */
 };
 
 /* Host and port of kept connections, in lower case; lives while it has any. */
@@ -49,6 +54,8 @@ struct http_direct {
     bool answered; /* a byte of the reply has come */
     bool complete; /* all of the reply has come */
     bool keep;     /* and the connection may be used again */
+    bool refused;  /* its head has come, an error: no more of the body is sent */
+    bool copies;   /* the file of the body cannot be sent from where it lies */
     http_parser parser;
 };
 
@@ -164,6 +171,7 @@ static int on_headers_complete(http_parser *parser)
         http_call_trouble(call, HTTP_CALL_REPLY_SIZE, "reply too long");
         return -1;
     }
+    d->refused = parser->status_code >= 300 && call->at < call->direct_len;
     return 0;
 }
 
@@ -221,6 +229,28 @@ static void on_lost(struct http_direct *d, const char *reason)
     direct_fail(d, reason);
 }
 
+/* What is to be waited for. Behind an early reply that is no error the peer still reads what it has
+ * confirmed: that is sent to the end. */
+static void arm_for_call(struct http_direct *d)
+{
+    const struct http_call *call = d->call;
+    bool sends = call->at < call->direct_len && !d->refused && !call->paused && !call->failing;
+
+    arm(d, (d->complete ? 0 : UV_READABLE) | (sends || d->complete ? UV_WRITABLE : 0));
+}
+
+static void on_complete(struct http_direct *d, bool clean)
+{
+    struct http_call *call = d->call;
+    bool sent = call->at == call->direct_len;
+
+    d->keep = d->keep && clean && sent;
+    if (sent || d->refused)
+        http_call_end(call, HTTP_CALL_REPLIED, "");
+    else
+        arm_for_call(d);
+}
+
 /* `len` 0: the end, which may be that of the reply. */
 static void take_reply(struct http_direct *d, const char *bytes, size_t len)
 {
@@ -230,8 +260,7 @@ static void take_reply(struct http_direct *d, const char *bytes, size_t len)
     d->answered = d->answered || len > 0;
     used = http_parser_execute(&d->parser, &reply_settings, bytes, len);
     if (d->complete) {
-        d->keep = d->keep && used == len && len > 0 && call->at == call->direct_len;
-        http_call_end(call, HTTP_CALL_REPLIED, "");
+        on_complete(d, used == len && len > 0);
         return;
     }
     if (d->parser.http_errno == HPE_INVALID_CONTENT_LENGTH)
@@ -244,25 +273,122 @@ static void take_reply(struct http_direct *d, const char *bytes, size_t len)
     } else if (!call->head_ended && (call->head_bytes += len) > HTTP_REPLY_HEAD_BYTES_MAX) {
         direct_fail(d, "reply head too long");
     } else {
-        http_call_touch(call);
+        arm_for_call(d);
+        if (!call->paused || d->refused)
+            http_call_touch(call);
     }
 }
 
 /* ---- requests ---- */
 
-/* Sends what is left. False: the connection is of no use. */
-static bool send_more(struct http_direct *d)
+enum sent { SENT, SENT_NO_SOURCE, SENT_LOST };
+
+/* Of what send and sendfile return. */
+static enum sent count_sent(struct http_call *call, ssize_t n)
+{
+    if (n > 0)
+        call->at += (size_t)n;
+    return n >= 0 || errno == EAGAIN || errno == EINTR ? SENT : SENT_LOST;
+}
+
+static enum sent send_block(struct http_direct *d)
 {
     struct http_call *call = d->call;
     const uint8_t *bytes = call->block;
-    ssize_t n;
+    int more = call->direct_head < call->direct_len ? MSG_MORE : 0;
 
-    n = send(d->fd, bytes + call->at, call->direct_len - call->at, MSG_NOSIGNAL);
-    if (n < 0 && errno != EAGAIN && errno != EINTR)
+    return count_sent(call, send(d->fd, bytes + call->at, call->direct_head - (size_t)call->at,
+                                 MSG_NOSIGNAL | more));
+}
+
+static enum sent send_copied(struct http_direct *d, uint64_t at)
+{
+    uint8_t bytes[COPY_BYTES];
+    ptrdiff_t len = http_call_source_read(d->call, at, bytes, sizeof bytes);
+
+    if (len < 0)
+        return SENT_NO_SOURCE;
+    return count_sent(d->call, send(d->fd, bytes, (size_t)len, MSG_NOSIGNAL));
+}
+
+/* Sends from body offset `at` a part of `len` bytes of a file. When it fails, a copy tells whether that
+ * was the file system, which may not know of sending, the disk or the peer. */
+static enum sent send_file(struct http_direct *d, int fd, uint64_t at, size_t len)
+{
+    off_t offset = (off_t)(at - d->call->prefix.len);
+    ssize_t n = sendfile(d->fd, fd, &offset, len);
+
+    if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+        return count_sent(d->call, n);
+    d->copies = true;
+    return send_copied(d, at);
+}
+
+static enum sent send_source(struct http_direct *d)
+{
+    struct http_call *call = d->call;
+    uint64_t at = call->prefix.len + (call->at - call->direct_head);
+    struct http_piece piece = { 0 };
+    ptrdiff_t len;
+
+    if (call->source_waits)
+        return SENT_NO_SOURCE;
+    if (d->copies)
+        return send_copied(d, at);
+    len = http_call_source_look(call, at, &piece);
+    if (len < 0)
+        return SENT_NO_SOURCE;
+    if (len > TURN_BYTES)
+        len = TURN_BYTES;
+    if (piece.ptr == NULL)
+        return send_file(d, piece.fd, at, (size_t)len);
+    return count_sent(call, send(d->fd, piece.ptr, (size_t)len, MSG_NOSIGNAL));
+}
+
+/* Sends what is left, as far as it goes now. False: the connection is of no use. */
+static bool send_more(struct http_direct *d)
+{
+    struct http_call *call = d->call;
+    enum sent sent = SENT;
+
+    if (call->at < call->direct_head)
+        sent = send_block(d);
+    if (sent == SENT && call->at >= call->direct_head && call->at < call->direct_len && !d->refused)
+        sent = send_source(d);
+    if (sent == SENT_LOST)
         return false;
-    if (n > 0)
-        call->at += (size_t)n;
-    arm(d, call->at < call->direct_len ? UV_READABLE | UV_WRITABLE : UV_READABLE);
+    if (sent == SENT_NO_SOURCE && !call->source_waits) {
+        http_call_fail_later(call);
+    } else if (sent == SENT_NO_SOURCE) {
+        call->paused = true;
+        list_remove(&call->of_silent); /* the peer is not to blame */
+    }
+    arm_for_call(d);
+    return true;
+}
+
+void http_direct_resume(struct http_call *call)
+{
+    struct http_direct *d = call->direct;
+
+    if (!send_more(d))
+        arm_for_call(d); /* the reason is read in the next turn */
+}
+
+/* The peer takes more. False: the call has ended. */
+static bool on_writable(struct http_direct *d, int *events)
+{
+    http_call_touch(d->call);
+    if (!send_more(d)) {
+        if (d->complete) {
+            direct_fail(d, "connection closed before the end of the request");
+            return false;
+        }
+        *events |= UV_READABLE; /* which tells why, or has a reply */
+    } else if (d->complete && d->call->at == d->call->direct_len) {
+        http_call_end(d->call, HTTP_CALL_REPLIED, "");
+        return false;
+    }
     return true;
 }
 
@@ -291,11 +417,8 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         on_lost(d, uv_strerror(status));
         return;
     }
-    if ((events & UV_WRITABLE) != 0 && d->call != NULL) {
-        http_call_touch(d->call);
-        if (!send_more(d))
-            events |= UV_READABLE; /* which tells why, or has a reply */
-    }
+    if ((events & UV_WRITABLE) != 0 && d->call != NULL && !on_writable(d, &events))
+        return;
     if (status != 0 || (events & UV_READABLE) != 0)
         on_readable(d);
 }
@@ -303,12 +426,13 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 static void begin(struct http_direct *d, struct http_call *call)
 {
     d->call = call;
-    d->answered = d->complete = d->keep = false;
+    d->answered = d->complete = d->keep = d->refused = d->copies = false;
     http_parser_init(&d->parser, HTTP_RESPONSE);
     d->parser.data = d;
     call->direct = d;
     call->at = 0;
     call->sending = true;
+    call->paused = false;
     call->head_bytes = 0;
     call->head_ended = false;
     http_call_touch(call);
@@ -426,7 +550,7 @@ static bool is_special(const char *line)
 
 /* What surrounds the headers. */
 #define HEAD_FORMAT   "POST %s%s HTTP/1.1\r\nHost: %.*s\r\n%s%s%sAccept: */*\r\n"
-#define LENGTH_FORMAT "Content-Length: %zu\r\n\r\n"
+#define LENGTH_FORMAT "Content-Length: %" PRIu64 "\r\n\r\n"
 
 static size_t headers_size(const struct http_call_request *request)
 {
@@ -463,6 +587,12 @@ static void name_write(struct http_call *call, struct lonely_span authority, cha
     call->direct_name = (struct lonely_span){ (uint8_t *)to, authority.len };
 }
 
+/* In the block as a whole, so that it leaves together with its head; else only its prefix is. */
+static bool body_is_small(const struct http_call *call)
+{
+    return http_call_body_size(call) <= HTTP_SMALL_BODY_BYTES;
+}
+
 /* Writes the request to the beginning of the block; `url` is in it, too. False: not for this way. */
 static bool request_write(struct http_call *call, const struct http_call_request *request,
                           size_t head_max, const char *url)
@@ -480,10 +610,16 @@ static bool request_write(struct http_call *call, const struct http_call_request
                    agent == NULL ? "" : "\r\n");
     at = headers_write(request, at);
     at += snprintf(at, head_max - (size_t)(at - (char *)call->block), LENGTH_FORMAT,
-                   (size_t)http_call_body_size(call));
-    if (!http_call_copy_body(call, (uint8_t *)at))
-        return false;
-    call->direct_len = (size_t)(at - (char *)call->block) + (size_t)http_call_body_size(call);
+                   http_call_body_size(call));
+    call->direct_head = (size_t)(at - (char *)call->block);
+    call->direct_len = call->direct_head + http_call_body_size(call);
+    if (body_is_small(call)) {
+        call->direct_head = (size_t)call->direct_len;
+        return http_call_copy_body(call, (uint8_t *)at);
+    }
+    if (call->prefix.len > 0)
+        memcpy(at, call->prefix.ptr, call->prefix.len);
+    call->direct_head += call->prefix.len;
     return true;
 }
 
@@ -493,12 +629,14 @@ bool http_direct_prepare(struct http_call *call, const struct http_call_request 
     size_t headers = headers_size(request), url_size = http_url_clean(request->url, NULL);
     size_t head_max = sizeof HEAD_FORMAT + sizeof LENGTH_FORMAT + 2 * url_size + headers + 64 +
                       (conf->user_agent == NULL ? 0 : strlen(conf->user_agent));
-    uint64_t body = http_call_body_size(call);
+    bool small = body_is_small(call);
+    size_t body = small ? (size_t)http_call_body_size(call) : call->prefix.len;
     char *url;
 
-    if (conf->proxy != NULL || headers == 0 || body > HTTP_SMALL_BODY_BYTES)
+    if (conf->proxy != NULL || headers == 0 ||
+        !(small || (call->source != NULL && call->source->look != NULL)))
         return false;
-    call->block_bytes = head_max + (size_t)body + 2 * url_size;
+    call->block_bytes = head_max + body + 2 * url_size;
     call->block = mem_try_alloc(call->block_bytes);
     if (call->block == NULL)
         return false;

@@ -1,7 +1,8 @@
 /*
- * The short way of the HTTP client: small bodies to plain http:// go over connections that libcurl
- * has made (DNS, addresses in turn, their judging, timeouts) and then leaves to us. What a POST
- * costs falls by half. Private to the client; whatever does not fit goes libcurl's way.
+ * The short way of the HTTP client: bodies to plain http:// go over connections that libcurl has made
+ * (DNS, addresses in turn, their judging, timeouts) and then leaves to us. What a small POST costs falls
+ * by half; a large one is sent from where it lies, if its source shows that (http_client.h: look).
+ * Private to the client; whatever does not fit goes libcurl's way.
  *
  * Threads: everything on the thread of the loop.
  */
@@ -10,7 +11,7 @@
 
 #include "http_client_private.h"
 
-/* Writes the request of `call` into its block, head and body. False: not for this way; nothing has
+/* Writes the request of `call` into its block, head and small body. False: not for this way; nothing has
  * changed but call->source_waits, and the trouble of a source that fails. */
 bool http_direct_prepare(struct http_call *call, const struct http_call_request *request);
 
@@ -19,6 +20,9 @@ bool http_direct_send(struct http_call *call);
 
 /* The same over `fd`, a new connection, which is the client's from now on. */
 void http_direct_send_over(struct http_call *call, int fd);
+
+/* The source of the call can be asked again. Failures show later. */
+void http_direct_resume(struct http_call *call);
 
 /* The call ends: its connection is kept when its reply is complete and allows it, else closed. */
 void http_direct_release(struct http_call *call);

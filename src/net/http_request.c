@@ -76,25 +76,36 @@ static size_t on_reply(char *ptr, size_t one, size_t len, void *arg)
     return http_call_take_reply(arg, ptr, len) ? len : 0;
 }
 
-/* Copies from the source at body offset `at`. Returns bytes, HTTP_SOURCE_WAIT or _FAIL. */
-static ptrdiff_t source_read(struct http_call *call, uint64_t at, uint8_t *to, size_t len)
+/* What a source has answered when asked for `max` bytes. */
+static ptrdiff_t source_result(struct http_call *call, ptrdiff_t n, uint64_t max)
+{
+    if (n == HTTP_SOURCE_WAIT)
+        call->source_waits = true;
+    else if (n <= 0 || (uint64_t)n > max) {
+        http_call_trouble(call, HTTP_CALL_BROKEN, "the body could not be read");
+        n = HTTP_SOURCE_FAIL;
+    }
+    return n;
+}
+
+ptrdiff_t http_call_source_read(struct http_call *call, uint64_t at, uint8_t *to, size_t len)
 {
     const struct http_source *source = call->source;
     uint64_t left;
-    ptrdiff_t n;
 
     at -= call->prefix.len;
     left = source->size - at;
     if (len > left)
         len = (size_t)left;
-    n = source->read(source->arg, at, to, len);
-    if (n == HTTP_SOURCE_WAIT)
-        call->source_waits = true;
-    else if (n <= 0 || (size_t)n > len) {
-        http_call_trouble(call, HTTP_CALL_BROKEN, "the body could not be read");
-        n = HTTP_SOURCE_FAIL;
-    }
-    return n;
+    return source_result(call, source->read(source->arg, at, to, len), len);
+}
+
+ptrdiff_t http_call_source_look(struct http_call *call, uint64_t at, struct http_piece *piece)
+{
+    const struct http_source *source = call->source;
+
+    at -= call->prefix.len;
+    return source_result(call, source->look(source->arg, at, piece), source->size - at);
 }
 
 uint64_t http_call_body_size(const struct http_call *call)
@@ -119,7 +130,7 @@ static size_t on_body(char *to, size_t one, size_t cap, void *arg)
     if (n == cap || call->at == http_call_body_size(call))
         return n;
     got = call->source_waits ? HTTP_SOURCE_WAIT
-                             : source_read(call, call->at, (uint8_t *)to + n, cap - n);
+                             : http_call_source_read(call, call->at, (uint8_t *)to + n, cap - n);
     if (got > 0) {
         call->at += (uint64_t)got;
         return n + (size_t)got;
@@ -217,7 +228,7 @@ bool http_call_copy_body(struct http_call *call, uint8_t *to)
     if (call->prefix.len > 0)
         memcpy(to, call->prefix.ptr, call->prefix.len);
     while (at < size) {
-        ptrdiff_t n = source_read(call, at, to + at, (size_t)(size - at));
+        ptrdiff_t n = http_call_source_read(call, at, to + at, (size_t)(size - at));
 
         if (n < 0)
             return false;

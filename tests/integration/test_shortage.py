@@ -6,8 +6,10 @@ import hashlib
 import os
 import re
 import resource
+import socket
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -299,3 +301,29 @@ def test_spool_file_that_cannot_be_read(start_broadcaster):
         assert (reply.status, reply.body, reply.content_type) == FAILED
     assert check(broadcaster, url) == bodies.etag(url, [], [])
     assert post(broadcaster, bodies.SET, body).status == 200
+
+
+def test_spool_file_that_left_the_page_cache(start_broadcaster):
+    """What the disk has to give first is delivered all the same."""
+    broadcaster = start_broadcaster(limits__message_body_spool_size=65536)
+    content = os.urandom(1 << 20) * 24  # more than sockets hold
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        subscribe(broadcaster, "exact", f"http://127.0.0.1:{listener.getsockname()[1]}/r", "t")
+        notified = pool.submit(notify, broadcaster, "t", content)
+        listener.settimeout(PATIENCE)
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rb") as stream:
+            length, line = None, None
+            while line != b"\r\n":
+                line = stream.readline()
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line[15:])
+            path, = spool_files(broadcaster)
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            receive = bodies.parse_receive(stream.read(length))
+            assert receive.message == content
+            reply = bodies.confirm_receive(receive.identifier, 1)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(reply) + reply)
+            assert notified.result(PATIENCE) == 1

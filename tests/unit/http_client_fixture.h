@@ -103,6 +103,11 @@ static inline void on_drip(uv_timer_t *timer)
     peer_send(timer->data, "x");
 }
 
+static inline void on_leave(uv_timer_t *timer)
+{
+    peer_close(timer->data, true);
+}
+
 #define OK_HEAD "HTTP/1.1 200 OK\r\n"
 
 static const struct answer {
@@ -132,6 +137,9 @@ static const struct answer {
     { "/close", "", CLOSE },
     { "/reset", "", RESET },
     { "/stall", OK_HEAD "Content-Length: 5\r\n\r\nhello", KEEP },
+    { "/quick", "", KEEP }, /* these three have answered at the head */
+    { "/refuse", "", KEEP },
+    { "/leave", "", KEEP },
     { "/once", OK_HEAD "Content-Length: 5\r\n\r\nhello", KEEP },
     { "/more", OK_HEAD "Content-Length: 5\r\n\r\nhelloHTTP/1.1 404 No\r\n\r\n", KEEP },
     { "/last", OK_HEAD "Connection: close\r\nContent-Length: 5\r\n\r\nhello", KEEP },
@@ -199,6 +207,22 @@ static inline void peer_body(struct peer *p, const uint8_t *ptr, size_t len)
         peer_request_done(p);
 }
 
+/* At the head. /refuse and /leave read no more; /leave goes as soon as its answer has arrived. */
+static inline void peer_answer_early(struct peer *p)
+{
+    if (strstr(p->head, " /refuse") != NULL) {
+        peer_send(p, "HTTP/1.1 503 No\r\nContent-Length: 4\r\n\r\nbusy");
+        uv_read_stop((uv_stream_t *)&p->tcp);
+        uv_timer_start(&p->timer, on_leave, 200, 0); /* long after */
+    } else if (strstr(p->head, " /quick") != NULL) {
+        peer_send(p, OK_HEAD "Content-Length: 5\r\n\r\nhello");
+    } else if (strstr(p->head, " /leave") != NULL) {
+        peer_send(p, OK_HEAD "Content-Length: 5\r\n\r\nhello");
+        uv_read_stop((uv_stream_t *)&p->tcp);
+        uv_timer_start(&p->timer, on_leave, 20, 0);
+    }
+}
+
 static inline void peer_head(struct peer *p, const uint8_t *ptr, size_t len)
 {
     const char *length;
@@ -226,7 +250,9 @@ static inline void peer_head(struct peer *p, const uint8_t *ptr, size_t len)
     p->body_at = 0;
     p->in_body = true;
     p->server->body_good = true;
-    peer_body(p, (uint8_t *)p->head + used, p->head_len - used);
+    peer_answer_early(p);
+    if (!p->closing)
+        peer_body(p, (uint8_t *)p->head + used, p->head_len - used);
 }
 
 static inline void on_alloc(uv_handle_t *handle, size_t size, uv_buf_t *buf)

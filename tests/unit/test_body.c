@@ -237,6 +237,30 @@ static void test_sizes(void **state)
         }
 }
 
+/* What was written is at hand until the page cache drops it, which a file system in memory never does;
+ * what was read is at hand again. */
+static void test_cached(void **state)
+{
+    struct fixture *f = *state;
+    struct body *b = make(f, LARGEST, UINT64_MAX, 65536);
+    uint8_t *copy = malloc(LARGEST);
+
+    assert_true(body_is_cached(b, 0, LARGEST));
+    assert_true(body_is_cached(b, LARGEST - 1, 100));
+    assert_false(body_is_cached(b, LARGEST, 1));
+    assert_false(body_is_cached(b, UINT64_MAX, 1));
+    assert_false(body_is_cached(b, 0, 0));
+    assert_int_equal(fsync(body_fd(b)), 0);
+    assert_int_equal(posix_fadvise(body_fd(b), 0, 0, POSIX_FADV_DONTNEED), 0);
+    if (!body_is_cached(b, 0, LARGEST)) {
+        assert_int_equal(body_pread(b, 0, copy, LARGEST), LARGEST);
+        assert_true(body_is_cached(b, 0, LARGEST));
+        assert_memory_equal(copy, f->bytes, LARGEST);
+    }
+    free(copy);
+    body_unref(b);
+}
+
 /* Its file is closed by a thread: the teardown waits for it. */
 static void test_huge(void **state)
 {
@@ -720,6 +744,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_sizes),
+        TEST(test_cached),
         TEST(test_huge),
         TEST(test_single_bytes),
         TEST(test_memory_follows_bytes),
