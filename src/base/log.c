@@ -16,7 +16,7 @@
 #define LOG_TAIL_MAX 20
 
 struct line {
-    char text[LOG_LINE_MAX];
+    char text[LOG_LINE_MAX + 1]; /* and a NUL for a sink */
     size_t len;
     size_t cap; /* writes beyond it set full and add nothing */
     bool full;
@@ -64,6 +64,12 @@ void log_init(struct log *log, int fd, enum log_level level, enum log_format for
 void log_fini(struct log *log)
 {
     pthread_mutex_destroy(&log->mutex);
+}
+
+void log_set_sink(struct log *log, log_sink_fn *sink, void *arg)
+{
+    log->sink = sink;
+    log->sink_arg = arg;
 }
 
 void log_set_level(struct log *log, enum log_level level)
@@ -300,7 +306,7 @@ static void write_line(struct log *log, enum log_level level, const char *event,
     int saved = errno; /* logging an error must not change it */
 
     l.len = 0;
-    l.cap = sizeof l.text - LOG_TAIL_MAX;
+    l.cap = LOG_LINE_MAX - LOG_TAIL_MAX;
     l.full = false;
     l.json = atomic_load_explicit(&log->format, memory_order_relaxed) == LOG_FORMAT_JSON;
     put_head(&l, log->clock, level, event);
@@ -308,13 +314,18 @@ static void write_line(struct log *log, enum log_level level, const char *event,
         put_field(&l, &LOG_U64("suppressed", suppressed));
     for (; f->type != LOG_TYPE_END && !l.full; f++)
         put_field(&l, f);
-    l.cap = sizeof l.text;
+    l.cap = LOG_LINE_MAX;
     if (l.full) {
         l.full = false;
         put_str(&l, l.json ? ",\"truncated\":true" : " truncated=true");
     }
     put_str(&l, l.json ? "}\n" : "\n");
-    (void)fd_write_all(log->fd, l.text, l.len); /* nowhere to complain to */
+    if (log->sink != NULL) {
+        l.text[l.len] = '\0';
+        log->sink(log->sink_arg, level, l.text);
+    } else {
+        (void)fd_write_all(log->fd, l.text, l.len); /* nowhere to complain to */
+    }
     errno = saved;
 }
 

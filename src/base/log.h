@@ -47,8 +47,14 @@ struct log_limit {
     uint64_t suppressed; /* not written since the last one that was */
 };
 
+/* Takes a line instead of a descriptor: `line` ends with a newline and a NUL; any thread, several at
+ * once. Must not log. */
+typedef void log_sink_fn(void *arg, enum log_level level, const char *line);
+
 struct log {
     int fd;
+    log_sink_fn *sink; /* NULL: `fd` */
+    void *sink_arg;
     atomic_int level;
     atomic_int format; /* an enum log_format */
     const struct clock *clock;
@@ -60,6 +66,8 @@ struct log {
 void log_init(struct log *log, int fd, enum log_level level, enum log_format format,
               const struct clock *clock);
 void log_fini(struct log *log);
+/* Lines go to `sink` instead of the descriptor. Before anybody logs. */
+void log_set_sink(struct log *log, log_sink_fn *sink, void *arg);
 /* At any time, from any thread. */
 void log_set_level(struct log *log, enum log_level level);
 void log_set_format(struct log *log, enum log_format format);

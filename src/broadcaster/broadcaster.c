@@ -11,6 +11,7 @@
 #include "compression.h"
 #include "forwarding.h"
 #include "mem.h"
+#include "mount_port.h"
 #include "own_urls.h"
 #include "session.h"
 #include "store_meter.h"
@@ -34,8 +35,7 @@ static size_t count_workers(const struct conf *conf)
     return cores > 0 ? (size_t)cores : 1;
 }
 
-/* Raises the soft limit of descriptors to the hard one; how many connections of each kind,
- * HTTP and raw TCP, that leaves room for. */
+/* How many connections of each kind, HTTP and raw TCP, the limit of descriptors leaves room for. */
 static uint64_t connection_limit(const struct broadcaster *b)
 {
     uint64_t wanted = b->conf->limits.max_connections;
@@ -48,11 +48,6 @@ static uint64_t connection_limit(const struct broadcaster *b)
         reserved += SESSIONS_TRAINERS_MAX * b->worker_count;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return wanted;
-    if (limit.rlim_cur < limit.rlim_max) {
-        limit.rlim_cur = limit.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &limit);
-        getrlimit(RLIMIT_NOFILE, &limit);
-    }
     possible = limit.rlim_cur > 2 * reserved ? limit.rlim_cur - reserved : limit.rlim_cur / 2;
     possible /= kinds;
     if (possible < wanted)
@@ -139,13 +134,13 @@ static bool open_addresses(struct broadcaster *b, const struct conf_list *addres
 
 static void create_forwarding(struct broadcaster *b)
 {
-    const char *bound = b->listeners[0].bound;
+    const char *bound = b->conf->broadcaster.listen.count > 0 ? b->listeners[0].bound : NULL;
     char *receiver, *missed;
 
     if (own_urls_make(b->conf, bound, &receiver, &missed))
         b->forwarding = forwarding_create(receiver, missed);
     else
-        log_warn(b->log, "receiver_url_unknown", LOG_STR("listen", bound),
+        log_warn(b->log, "receiver_url_unknown", LOG_STR("listen", bound != NULL ? bound : "none"),
                  LOG_STR("consequence", "no websocket clients are served until "
                                         "broadcaster.receiver_url is given"),
                  LOG_END);
@@ -273,6 +268,16 @@ bool broadcaster_check_compression(const struct conf *conf, char error[256])
     return compression != NULL;
 }
 
+static void create_mount(struct broadcaster *b)
+{
+    struct mount_port **ports = mem_calloc(b->worker_count, sizeof(struct mount_port *));
+
+    for (size_t i = 0; i < b->worker_count; i++)
+        ports[i] = b->workers[i]->mount;
+    b->mount = mount_create(b->conf->mount, ports, b->worker_count);
+    mem_free(ports);
+}
+
 static bool create_workers(struct broadcaster *b, char error[256])
 {
     b->workers = mem_calloc(b->worker_count, sizeof(struct worker *));
@@ -280,6 +285,8 @@ static bool create_workers(struct broadcaster *b, char error[256])
         if (!worker_create(b, i, &b->workers[i], error))
             return false;
     }
+    if (b->conf->mount != NULL)
+        create_mount(b);
     return true;
 }
 
@@ -369,6 +376,7 @@ void broadcaster_destroy(struct broadcaster *b)
     if (b == NULL)
         return;
     admin_destroy(b->admin);
+    mount_destroy(b->mount);
     for (size_t i = 0; b->workers != NULL && i < b->worker_count; i++)
         worker_destroy(b->workers[i]);
     mem_free(b->workers);

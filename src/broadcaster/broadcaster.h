@@ -27,6 +27,7 @@
 struct admin;
 struct compression;
 struct forwarding;
+struct lonely_mount;
 struct worker;
 
 /* An address that the broadcaster listens on. */
@@ -52,7 +53,8 @@ struct broadcaster {
     struct policy *policy;           /* where webhooks may go */
     struct broadcaster_listener *listeners;
     size_t listener_count;
-    struct tls_server *tls; /* NULL: no tls_listen */
+    struct tls_server *tls;     /* NULL: no tls_listen */
+    struct lonely_mount *mount; /* NULL: no program has mounted it in its own server */
     struct worker **workers;
     size_t worker_count;
     /* NULL: peers would not know how to reach us, so there are no sessions. */

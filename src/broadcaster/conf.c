@@ -31,9 +31,9 @@
 #define COUNT(s, k, least, most) OPT(s, k, CONF_COUNT, k), .min = least, .max = most
 
 static const struct conf_option options[] = {
-    { OPT(broadcaster, listen, CONF_LISTEN_LIST, listen), .def = "127.0.0.1:3003",
-      .meaning =
-          "Addresses for HTTP and websocket; repeat the key for several. Port 0: any free." },
+    { OPT(broadcaster, listen, CONF_LISTEN_LIST, listen), .none = true, .def = "127.0.0.1:3003",
+      .meaning = "Addresses for HTTP and websocket; port 0: any free. none: only as lonelypss(3) "
+                 "mounts it." },
     { OPT(broadcaster, tls_listen, CONF_LISTEN_LIST, tls_listen), .none = true, .def = "none",
       .meaning = "The same for HTTPS, with the certificate of [tls]." },
     { OPT(broadcaster, admin_listen, CONF_LISTEN, admin_listen), .none = true, .def = "none",
@@ -563,8 +563,9 @@ static bool check_address(const struct conf *c, size_t list, size_t item, struct
 
 static bool check_listen(const struct conf *c, struct conf_error *error)
 {
-    if (c->broadcaster.listen.count == 0)
-        return fail(error, "broadcaster.listen is empty");
+    if (c->broadcaster.listen.count == 0 && c->mount == NULL)
+        return fail(error, "broadcaster.listen is none, which is for programs that embed the "
+                           "broadcaster");
     for (size_t i = 0; i < N_LISTEN_LISTS; i++)
         for (size_t j = 0; j < listen_list(c, i)->count; j++)
             if (!check_address(c, i, j, error))
@@ -572,25 +573,34 @@ static bool check_listen(const struct conf *c, struct conf_error *error)
     return true;
 }
 
-/* Peers know a broadcaster's URL by its path, and here it is found by it. */
-static bool check_own_url(const char *name, const char *url, const char *path,
+static bool path_is(const char *url, const char *prefix, const char *path)
+{
+    const char *at = strchr(strstr(url, "://") + 3, '/');
+    size_t prefix_len = strlen(prefix), len = strlen(path);
+
+    while (prefix_len > 0 && prefix[prefix_len - 1] == '/')
+        prefix_len--;
+    return strncmp(at, prefix, prefix_len) == 0 && strncmp(at + prefix_len, path, len) == 0 &&
+           strchr("?", at[prefix_len + len]) != NULL; /* also at the end */
+}
+
+/* Peers know a broadcaster's URL by its path, and here it is found by it: at a listener of its own, or
+ * where it is mounted. */
+static bool check_own_url(const struct conf *c, const char *name, const char *url, const char *path,
                           struct conf_error *error)
 {
-    const char *at = url != NULL ? strstr(url, "://") : NULL;
-    size_t len = strlen(path);
-
-    if (at == NULL) /* none, or derived */
+    if (url == NULL || strstr(url, "://") == NULL) /* none, or derived */
         return true;
-    at = strchr(at + 3, '/');
-    return (strncmp(at, path, len) == 0 && (at[len] == '\0' || at[len] == '?')) ||
-           fail(error, "broadcaster.%s: its path must be %s", name, path);
+    return path_is(url, "", path) || (c->mount != NULL && path_is(url, c->mount, path)) ||
+           fail(error, "broadcaster.%s: its path must be %s%s", name,
+                c->mount != NULL ? c->mount : "", path);
 }
 
 static bool check_own_urls(const struct conf *c, struct conf_error *error)
 {
-    return check_own_url("receiver_url", c->broadcaster.receiver_url, "/v1/receive_for_websockets",
-                         error) &&
-           check_own_url("missed_url", c->broadcaster.missed_url, "/v1/missed_for_websockets",
+    return check_own_url(c, "receiver_url", c->broadcaster.receiver_url,
+                         "/v1/receive_for_websockets", error) &&
+           check_own_url(c, "missed_url", c->broadcaster.missed_url, "/v1/missed_for_websockets",
                          error);
 }
 

@@ -97,6 +97,9 @@ struct conf {
         char *format; /* text, json */
         bool access;
     } log;
+    /* No key: the prefix under which a program mounts the broadcaster in its own server; NULL: it does
+     * not. Borrowed. */
+    const char *mount;
 };
 
 /* One line, what is wrong and where ("lonelypss.ini:12: ..."), ready to be printed. */

@@ -5,13 +5,11 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "admin.h"
-#include "broadcaster.h"
-#include "keys.h"
-#include "options.h"
+#include "embed.h"
 
 /* Exit codes: the machine, a port or the database failed; anything wrong in arguments or
  * configuration. */
@@ -54,151 +52,91 @@ static void fill_standard_descriptors(void)
         close(fd);
 }
 
-/* What the configuration names, beside the secrets. */
-static int check_parts(const struct conf *conf)
+/* As many connections as the machine lets us have. */
+static void raise_descriptor_limit(void)
 {
-    char error[256];
+    struct rlimit limit;
 
-    return broadcaster_check_tls(conf, error) && broadcaster_check_store(conf, error) &&
-                   broadcaster_check_compression(conf, error)
-               ? 0
-               : fail(EXIT_CONFIGURATION, error);
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= limit.rlim_max)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-static void print_ready(const struct broadcaster *b)
+static void print_ready(const struct lonely_broadcaster *b)
 {
-    for (size_t i = 0; i < b->listener_count; i++)
-        printf("ready %s%s %s\n", b->listeners[i].tcp ? "tcp" : "http",
-               b->listeners[i].tls ? "s" : "", b->listeners[i].bound);
-    if (b->admin != NULL)
-        printf("ready admin %s\n", admin_bound(b->admin));
+    const struct lonely_broadcaster_address *at;
+
+    for (size_t i = 0; (at = lonely_broadcaster_address(b, i)) != NULL; i++)
+        printf("ready %s %s\n", at->scheme, at->bound);
     fflush(stdout);
 }
 
-static void log_started(const struct broadcaster *b)
-{
-    struct index_counts counts = index_counts(b->index);
-
-    log_info(b->log, "started", LOG_STR("database", b->conf->database.type),
-             LOG_U64("exacts", counts.exacts), LOG_U64("globs", counts.globs),
-             LOG_U64("workers", b->worker_count), LOG_END);
-}
-
-static void apply_log(struct broadcaster *b, const struct conf *conf)
-{
-    enum log_level level;
-    enum log_format format;
-
-    if (log_level_parse(conf->log.level, &level))
-        log_set_level(b->log, level);
-    if (log_format_parse(conf->log.format, &format))
-        log_set_format(b->log, format);
-    atomic_store(&b->log_access, conf->log.access);
-}
-
-/* SIGHUP: configuration and secrets are read again; secrets, log options and the files of [tls] count
- * from now on. What cannot be read changes nothing. */
-static void reload(struct broadcaster *b, const struct options *options)
-{
-    struct conf conf;
-    struct conf_error conf_error;
-    struct keys_error error;
-    struct keys *keys;
-
-    if (!options_read_again(options, &conf, &conf_error)) {
-        log_error(b->log, "reload_failed", LOG_STR("error", conf_error.text), LOG_END);
-        return;
-    }
-    keys = keys_load(&conf, b->log, &error);
-    if (keys == NULL) {
-        log_error(b->log, "reload_failed", LOG_STR("error", error.text), LOG_END);
-    } else if (!broadcaster_reload_tls(b, &conf, conf_error.text)) {
-        keys_unref(keys);
-        log_error(b->log, "reload_failed", LOG_STR("error", conf_error.text), LOG_END);
-    } else {
-        broadcaster_set_keys(b, keys);
-        apply_log(b, &conf);
-        log_info(b->log, "reloaded", LOG_STR("level", conf.log.level), LOG_END);
-    }
-    conf_fini(&conf);
-}
-
 /* The first signal to end drains, a second one ends at once. */
-static void wait_for_end(struct broadcaster *b, const struct options *options, const sigset_t *set)
+static void wait_for_end(struct lonely_broadcaster *b, const sigset_t *set)
 {
     const struct timespec pause = { .tv_nsec = END_POLL_NS };
     int number;
 
     for (sigwait(set, &number); number == SIGHUP; sigwait(set, &number))
-        reload(b, options);
-    log_info(b->log, "draining", LOG_STR("signal", number == SIGTERM ? "SIGTERM" : "SIGINT"),
+        (void)lonely_broadcaster_reload(b, NULL); /* the log has it */
+    log_info(&b->log, "draining", LOG_STR("signal", number == SIGTERM ? "SIGTERM" : "SIGINT"),
              LOG_END);
-    broadcaster_drain(b);
-    while (broadcaster_is_running(b)) {
+    lonely_broadcaster_drain(b);
+    while (lonely_broadcaster_is_running(b)) {
         number = sigtimedwait(set, NULL, &pause);
         if (number == SIGTERM || number == SIGINT)
-            broadcaster_stop(b);
+            lonely_broadcaster_stop(b);
     }
-    broadcaster_join(b);
-    log_info(b->log, "stopped", LOG_END);
+    lonely_broadcaster_join(b);
+    log_info(&b->log, "stopped", LOG_END);
 }
 
-static int run(const struct options *options, struct keys *keys, struct log *log)
+static int fail_with(enum lonely_broadcaster_error err, const struct lonely_broadcaster_why *why)
 {
-    struct broadcaster *b;
-    char error[256];
+    return fail(err == LONELY_BROADCASTER_CONFIGURATION ? EXIT_CONFIGURATION : EXIT_MACHINE,
+                why->text);
+}
+
+static int run(struct options *options)
+{
+    struct lonely_broadcaster *b;
+    struct lonely_broadcaster_why why;
+    enum lonely_broadcaster_error err;
     sigset_t set;
 
     take_signals(&set);
-    if (!broadcaster_create(&options->conf, keys, &clock_system, log, &b, error))
-        return fail(EXIT_MACHINE, error);
-    if (!broadcaster_start(b, error)) {
-        broadcaster_destroy(b);
-        return fail(EXIT_MACHINE, error);
+    raise_descriptor_limit();
+    err = embed_open(options, &b, &why);
+    if (err == LONELY_BROADCASTER_OK)
+        err = lonely_broadcaster_start(b, &why);
+    if (err == LONELY_BROADCASTER_OK) {
+        print_ready(b);
+        wait_for_end(b, &set);
     }
-    log_started(b);
-    print_ready(b);
-    wait_for_end(b, options, &set);
-    broadcaster_destroy(b);
-    return 0;
+    lonely_broadcaster_close(b);
+    return err == LONELY_BROADCASTER_OK ? 0 : fail_with(err, &why);
 }
 
-/* The secrets are checked also when nothing else is done. */
-static int start(const struct options *options, bool runs, struct log *log)
+static int check(const struct options *options)
 {
-    struct keys_error error;
-    struct keys *keys = keys_load(&options->conf, log, &error);
-    int code = 0;
+    struct lonely_broadcaster_why why;
+    enum lonely_broadcaster_error err = embed_check(options, &why);
 
-    if (keys == NULL)
-        return fail(EXIT_CONFIGURATION, error.text);
-    if (runs)
-        code = run(options, keys, log);
-    keys_unref(keys);
-    return code;
+    return err == LONELY_BROADCASTER_OK ? 0 : fail_with(err, &why);
 }
 
 int main(int argc, char **argv)
 {
     struct options options;
     enum options_action action;
-    enum log_level level = LOG_LEVEL_INFO;
-    enum log_format format = LOG_FORMAT_TEXT;
-    struct log log;
     int code;
 
     fill_standard_descriptors();
     action = options_parse(argc, argv, stdout, stderr, &options);
     code = options.exit_code;
-    if (action != OPTIONS_EXIT) {
-        log_level_parse(options.conf.log.level, &level);
-        log_format_parse(options.conf.log.format, &format);
-        log_init(&log, STDERR_FILENO, level, format, &clock_system);
-        code = check_parts(&options.conf);
-        if (code == 0)
-            code = start(&options, action == OPTIONS_RUN, &log);
-        log_fini(&log);
-    }
+    if (action != OPTIONS_EXIT)
+        code = action == OPTIONS_RUN ? run(&options) : check(&options);
     options_fini(&options);
     return code;
 }

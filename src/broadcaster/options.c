@@ -130,8 +130,7 @@ static bool refuse_flag(const struct line *l, const char *name, const char *why)
     return false;
 }
 
-/* Keeps prefix + text for read_all. */
-static void add_assignment(struct options *o, const char *prefix, const char *text)
+void options_assign(struct options *o, const char *prefix, const char *text)
 {
     size_t prefix_len = strlen(prefix), size = strlen(text) + 1;
     char *copy = mem_alloc(prefix_len + size);
@@ -186,9 +185,9 @@ static void take_flag(struct line *l, struct options *o, enum flag flag, const c
     if (flag == FLAG_CONFIG)
         o->config = value;
     else if (flag == FLAG_LISTEN)
-        add_assignment(o, LISTEN_KEY, value);
+        options_assign(o, LISTEN_KEY, value);
     else if (flag == FLAG_SET)
-        add_assignment(o, "", value);
+        options_assign(o, "", value);
     l->checks |= flag == FLAG_CHECK_CONFIG;
     l->helps |= flag == FLAG_HELP;
     l->tells_version |= flag == FLAG_VERSION;
@@ -234,12 +233,13 @@ static bool check_line(const struct line *l)
     return true;
 }
 
-static bool read_all(const struct options *o, struct conf *c, struct conf_error *error)
+bool options_read(const struct options *o, struct conf *c, struct conf_error *error)
 {
     bool good;
 
     conf_init(c);
-    good = conf_read_file(c, o->config, error);
+    c->mount = o->mount;
+    good = o->config == NULL || conf_read_file(c, o->config, error);
     for (size_t i = 0; good && i < o->n_assignments; i++)
         good = conf_set(c, o->assignments[i], error);
     good = good && conf_check(c, error);
@@ -261,7 +261,7 @@ static enum options_action read_conf(const struct line *l, struct options *o)
             return exit_with(o, EXIT_USAGE);
         }
     }
-    if (!read_all(o, &o->conf, &error)) {
+    if (!options_read(o, &o->conf, &error)) {
         o->conf = (struct conf){ 0 };
         fprintf(l->err, "lonelypss: %s\n", error.text);
         return exit_with(o, EXIT_USAGE);
@@ -298,12 +298,12 @@ bool options_read_again(const struct options *o, struct conf *c, struct conf_err
     struct stat st;
 
     /* Opening a pipe without a writer would wait, and no signal end the process any more. */
-    if (stat(o->config, &st) == 0 && !S_ISREG(st.st_mode)) {
+    if (o->config != NULL && stat(o->config, &st) == 0 && !S_ISREG(st.st_mode)) {
         snprintf(error->text, sizeof error->text,
                  "the configuration came from no regular file: it cannot be read again");
         return false;
     }
-    return read_all(o, c, error);
+    return options_read(o, c, error);
 }
 
 void options_fini(struct options *o)

@@ -19,7 +19,8 @@ enum options_action {
 struct options {
     struct conf conf; /* read and checked; not after OPTIONS_EXIT */
     int exit_code;
-    const char *config; /* the file that was read: of argv, or a literal */
+    const char *config; /* the file that was read: borrowed; NULL: none */
+    const char *mount;  /* as in struct conf; NULL: none */
     char **assignments; /* --set and --listen, for options_read_again */
     size_t n_assignments;
 };
@@ -31,9 +32,15 @@ struct options {
  */
 enum options_action options_parse(int argc, char **argv, FILE *out, FILE *err, struct options *o);
 
+/* One more that wins over the file: prefix + text, "section.key=value". Copied. */
+void options_assign(struct options *o, const char *prefix, const char *text);
+
+/* Reads the file, and what wins over it, and checks the whole. `c` is filled here and is the caller's to
+ * conf_fini when true is returned; on failure nothing is to be freed. */
+bool options_read(const struct options *o, struct conf *c, struct conf_error *error);
+
 /* Reads the same file again, under the same --set and --listen (SIGHUP); what is no regular file, such as
- * a pipe, cannot be. `c` is filled here and is the caller's to conf_fini when true is returned; on failure
- * nothing is to be freed. */
+ * a pipe, cannot be. Else as options_read. */
 bool options_read_again(const struct options *o, struct conf *c, struct conf_error *error);
 
 void options_fini(struct options *o);

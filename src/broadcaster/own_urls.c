@@ -28,10 +28,10 @@ static bool is_wildcard(const char *bound)
     return strncmp(bound, "0.0.0.0:", 8) == 0 || strncmp(bound, "[::]:", 5) == 0;
 }
 
-/* Up to its path; conf_check has seen that it has one. */
-static size_t origin_len(const char *url)
+/* Up to the path of the route, with which conf_check has seen that it ends. */
+static size_t base_len(const char *url)
 {
-    return (size_t)(strchr(strstr(url, "://") + 3, '/') - url);
+    return strcspn(url, "?") - strlen(OWN_URLS_RECEIVE_PATH);
 }
 
 bool own_urls_make(const struct conf *conf, const char *bound, char **receiver, char **missed)
@@ -42,14 +42,14 @@ bool own_urls_make(const struct conf *conf, const char *bound, char **receiver, 
     *receiver = *missed = NULL;
     if (!is_derived(given))
         *receiver = mem_strdup(given);
-    else if (!is_wildcard(bound))
+    else if (bound != NULL && !is_wildcard(bound))
         *receiver = join("http://", 7, bound, strlen(bound), OWN_URLS_RECEIVE_PATH);
     if (*receiver == NULL)
         return false;
     if (missed_given != NULL)
         *missed = !is_derived(missed_given)
                       ? mem_strdup(missed_given)
-                      : join(*receiver, origin_len(*receiver), "", 0, OWN_URLS_MISSED_PATH);
+                      : join(*receiver, base_len(*receiver), "", 0, OWN_URLS_MISSED_PATH);
     return true;
 }
 
@@ -67,6 +67,11 @@ static bool take_text(const char **url, const char *text)
     return take(url, (const uint8_t *)text, strlen(text));
 }
 
+static bool take_span(const char **url, struct lonely_span span)
+{
+    return span.len == 0 || take(url, span.ptr, span.len);
+}
+
 bool own_urls_is(const struct http_exchange *x, const char *url, bool tls_elsewhere)
 {
     const struct http_header *host = http_head_find(&x->head, "Host");
@@ -78,6 +83,6 @@ bool own_urls_is(const struct http_exchange *x, const char *url, bool tls_elsewh
         target.len--;
     return (take_text(&url, x->secure ? "https://" : "http://") ||
             (!x->secure && tls_elsewhere && take_text(&url, "https://"))) &&
-           take(&url, host->value.ptr, host->value.len) && take(&url, target.ptr, target.len) &&
-           *url == '\0';
+           take_span(&url, host->value) && take_span(&url, x->head.mounted) &&
+           take_span(&url, target) && *url == '\0';
 }

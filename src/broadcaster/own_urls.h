@@ -15,8 +15,8 @@
 
 /*
  * As configured, or derived from `bound`, the first address that is listened on. The caller frees both
- * with mem_free; `*missed` NULL: none. false: `bound` is every address of the machine, so nothing can be
- * derived; both are NULL.
+ * with mem_free; `*missed` NULL: none. false: `bound` is every address of the machine, or NULL, so nothing
+ * can be derived; both are NULL.
  */
 bool own_urls_make(const struct conf *conf, const char *bound, char **receiver, char **missed);
 

@@ -61,7 +61,8 @@ static void on_client_closed(void *arg)
 
 static void close_when_idle(struct worker *w)
 {
-    if (w->state != WORKER_STOPPING || w->holds > 0 || !w->http_closed || !w->sessions_closed)
+    if (w->state != WORKER_STOPPING || w->holds > 0 || !w->http_closed || !w->mount_closed ||
+        !w->sessions_closed)
         return;
     w->state = WORKER_CLOSING;
     if (w->client != NULL)
@@ -75,6 +76,14 @@ static void on_http_closed(void *arg)
     struct worker *w = arg;
 
     w->http_closed = true;
+    close_when_idle(w);
+}
+
+static void on_mount_closed(void *arg)
+{
+    struct worker *w = arg;
+
+    w->mount_closed = true;
     close_when_idle(w);
 }
 
@@ -101,6 +110,10 @@ static void stop(struct worker *w)
         sessions_close(w->sessions, on_sessions_closed, w);
     else
         on_sessions_closed(w);
+    if (w->mount != NULL)
+        mount_port_close(w->mount, on_mount_closed, w);
+    else
+        on_mount_closed(w);
     if (w->http != NULL)
         http_server_close(w->http, on_http_closed, w);
     else
@@ -138,6 +151,10 @@ static void drain(struct worker *w)
     if (w->sessions != NULL) {
         w->drains++;
         sessions_drain(w->sessions, on_drained, w);
+    }
+    if (w->mount != NULL) {
+        w->drains++;
+        mount_port_drain(w->mount, on_drained, w);
     }
     http_server_drain(w->http, on_drained, w);
 }
@@ -271,6 +288,16 @@ static bool create_server(struct worker *w, size_t number, char error[256])
     return true;
 }
 
+static bool create_mount_port(struct worker *w, char error[256])
+{
+    if (w->b->conf->mount == NULL)
+        return true;
+    w->mount = mount_port_create(&w->loop, worker_max_connections(w->b), routes_on_request, w);
+    if (w->mount == NULL)
+        snprintf(error, 256, "cannot prepare the mount: no descriptors");
+    return w->mount != NULL;
+}
+
 static void random_bytes(void *arg, uint8_t *to, size_t len)
 {
     worker_random(arg, to, len);
@@ -342,7 +369,8 @@ bool worker_create(struct broadcaster *b, size_t number, struct worker **out, ch
     w->lane = body_lane_create(b->bodies, &w->loop, w->max_collected_bytes);
     w->metrics = mem_calloc(1, sizeof(*w->metrics));
     if (!store_meter_open(b->backend, b->store, &w->loop, b->clock, w->metrics, &w->store, error) ||
-        !create_gate(w, error) || !create_client(w, error) || !create_server(w, number, error)) {
+        !create_gate(w, error) || !create_client(w, error) || !create_server(w, number, error) ||
+        !create_mount_port(w, error)) {
         worker_destroy(w);
         return false;
     }

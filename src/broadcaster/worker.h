@@ -17,6 +17,7 @@
 #include "list.h"
 #include "mailbox.h"
 #include "metrics.h"
+#include "mount_port.h"
 #include "outbox.h"
 #include "pulse.h"
 #include "store.h"
@@ -42,6 +43,7 @@ struct worker {
     struct metrics *metrics; /* its thread's */
     struct pulse pulse;      /* when there is an admin listener */
     struct http_server *http;
+    struct mount_port *mount; /* NULL: the program has no server of its own for us */
     struct http_client *client;
     struct store_client *store;
     struct gate *gate;
@@ -65,7 +67,7 @@ struct worker {
     uv_idle_t no_wait;          /* ... and keeps the poll from waiting */
     size_t collected_bytes;     /* held for requests whose fields are not complete */
     size_t max_collected_bytes; /* this worker's share of limits.max_body_memory */
-    bool http_closed, sessions_closed;
+    bool http_closed, mount_closed, sessions_closed;
     uint8_t random[WORKER_RANDOM_POOL];
     size_t random_left;
 };

@@ -32,6 +32,8 @@ struct http_head {
                                 * ("http://host/path") only the part from the path on */
     const struct http_header *headers;
     size_t header_count;
+    /* What stood in front of `target`, the prefix under which the application is mounted; else empty. */
+    struct lonely_span mounted;
     bool version_1_0; /* HTTP/1.0; else it is 1.1 */
     /* Announced size of the body; 0 when there is none, UINT64_MAX when it is chunked. */
     uint64_t content_length;

@@ -321,7 +321,7 @@ static const struct file_error_case {
     { "[database]\npath =\n", "x.ini:2: database.path: \"\": expected a path" },
     { "[auth]\nsecrets =\n", "x.ini:2: auth.secrets: \"\": expected a path, or none" },
     { "[broadcaster]\nlisten =\n", "x.ini:2: broadcaster.listen: \"\": expected HOST:PORT with a "
-                                   "port from 0 to 65535" },
+                                   "port from 0 to 65535, or none" },
     { "level = info\n", "x.ini:1: a key before the first [section]" },
     { "[log]\nlevel\n", "x.ini:2: expected [section], key = value, or a comment that begins with # "
                         "or ;" },
@@ -635,7 +635,7 @@ static const struct value_case {
     { "broadcaster.listen=a\x01:1", NULL },
     { "broadcaster.listen=", NULL },
     { "broadcaster.listen= ", NULL },
-    { "broadcaster.listen=none", NULL },
+    { "broadcaster.listen=none", "none" },
 };
 
 static void values_with_units_and_boundaries(void **state)
@@ -714,6 +714,8 @@ static const struct check_case {
     { "broadcaster.receiver_url=http://a/v1/receive_for_websockets?b",
       "broadcaster.missed_url=https://b:1/v1/missed_for_websockets", NULL },
     { "broadcaster.missed_url=none", NULL, NULL },
+    { "broadcaster.listen=none", NULL,
+      "broadcaster.listen is none, which is for programs that embed the broadcaster" },
     { "broadcaster.receiver_url=http://a/x/v1/receive_for_websockets", NULL,
       "broadcaster.receiver_url: its path must be /v1/receive_for_websockets" },
     { "broadcaster.receiver_url=http://a/v1/receive_for_websocketss", NULL,
@@ -818,6 +820,40 @@ static void a_password_is_given_once(void **state)
     }
 }
 
+/* A program that mounts the broadcaster needs no listener, and peers find it under the prefix. */
+static void a_mount_allows_more(void **state)
+{
+    static const struct {
+        const char *mount, *assignment, *error;
+    } cases[] = {
+        { "/p", "broadcaster.listen=none", "" },
+        { "", "broadcaster.listen=none", "" },
+        { "/p", "broadcaster.receiver_url=http://a/p/v1/receive_for_websockets?b", "" },
+        { "/p/", "broadcaster.receiver_url=http://a/p/v1/receive_for_websockets", "" },
+        { "/p", "broadcaster.receiver_url=http://a/v1/receive_for_websockets", "" },
+        { "/p", "broadcaster.missed_url=http://a/p/v1/missed_for_websockets", "" },
+        { "/p", "broadcaster.receiver_url=http://a/q/v1/receive_for_websockets",
+          "broadcaster.receiver_url: its path must be /p/v1/receive_for_websockets" },
+        { "/p", "broadcaster.receiver_url=http://a/p/v1/receive_for_websockets/x",
+          "broadcaster.receiver_url: its path must be /p/v1/receive_for_websockets" },
+        { "", "broadcaster.receiver_url=http://a/p/v1/receive_for_websockets",
+          "broadcaster.receiver_url: its path must be /v1/receive_for_websockets" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < TABLE_LEN(cases); i++) {
+        struct conf_error error = { "" };
+        struct conf c;
+
+        conf_init(&c);
+        c.mount = cases[i].mount;
+        assert_true(conf_set(&c, cases[i].assignment, &error));
+        assert_int_equal(conf_check(&c, &error), cases[i].error[0] == '\0');
+        assert_string_equal(error.text, cases[i].error);
+        conf_fini(&c);
+    }
+}
+
 static void an_empty_list_of_addresses_is_found(void **state)
 {
     struct conf_error error;
@@ -827,7 +863,9 @@ static void an_empty_list_of_addresses_is_found(void **state)
     conf_init(&c);
     c.broadcaster.listen.count = 0;
     assert_false(conf_check(&c, &error));
-    assert_string_equal(error.text, "broadcaster.listen is empty");
+    assert_string_equal(error.text,
+                        "broadcaster.listen is none, which is for programs that embed the "
+                        "broadcaster");
     c.broadcaster.listen.count = 1;
     conf_fini(&c);
 }
@@ -924,6 +962,7 @@ int main(void)
         cmocka_unit_test(set_replaces_the_list_of_the_file_then_adds),
         cmocka_unit_test(the_whole_is_checked),
         cmocka_unit_test(a_password_is_given_once),
+        cmocka_unit_test(a_mount_allows_more),
         cmocka_unit_test(an_empty_list_of_addresses_is_found),
         cmocka_unit_test(the_sample_is_read_as_what_it_shows),
         cmocka_unit_test(the_sample_of_the_defaults_sets_nothing),
