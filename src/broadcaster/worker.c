@@ -15,6 +15,7 @@
 #include "hub.h"
 #include "mem.h"
 #include "missed.h"
+#include "mount_port.h"
 #include "receivers.h"
 #include "routes.h"
 #include "session.h"

@@ -17,10 +17,11 @@
 #include "list.h"
 #include "mailbox.h"
 #include "metrics.h"
-#include "mount_port.h"
 #include "outbox.h"
 #include "pulse.h"
 #include "store.h"
+
+struct mount_port;
 
 /* In order of life; only worker.c changes the state. */
 enum worker_state {
