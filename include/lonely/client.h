@@ -190,6 +190,15 @@ LONELY_API enum lonely_client_error lonely_client_last_error(struct lonely_clien
 LONELY_API const char *lonely_client_bound(struct lonely_client *c);
 LONELY_API const char *lonely_client_url(struct lonely_client *c);
 
+struct lonely_mount;
+
+/**
+ * HTTP, with "bind" = none and a "host": where the program's own HTTP server gives in what it receives under
+ * the path of `host` (<lonely/mount.h>): POST .../v1/receive and .../v1/recover. NULL: the client has a
+ * listener, no receiver, or another transport. Good until the client is closed.
+ */
+LONELY_API struct lonely_mount *lonely_client_mount(struct lonely_client *c);
+
 /**
  * "io" = "caller": the client does its work only in lonely_client_process, and in calls that wait. Watch
  * `lonely_client_fd` for reading (poll, epoll, any loop), wait at most `lonely_client_timeout_ms`, then

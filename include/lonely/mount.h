@@ -37,13 +37,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/socket.h>
 
 #include <lonely/span.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+struct sockaddr; /* of <sys/socket.h> */
 
 /** Where requests go in: lonely_broadcaster_mount or lonely_client_mount gives it. Never freed by the
  * host; good until that broadcaster or client is closed. */

@@ -355,6 +355,11 @@ const char *lonely_client_bound(struct lonely_client *c)
     return c->link->ops == &link_http ? link_http_bound(c->link) : NULL;
 }
 
+struct lonely_mount *lonely_client_mount(struct lonely_client *c)
+{
+    return c->link->ops == &link_http ? link_http_mount(c->link) : NULL;
+}
+
 const char *lonely_client_url(struct lonely_client *c)
 {
     return c->link->ops == &link_http ? link_http_url(c->link) : NULL;

@@ -39,5 +39,6 @@ extern const struct link_ops link_http, link_stateful;
 /* What the process is reached at; NULL: not HTTP. (link_http.c) */
 const char *link_http_bound(const struct link *l);
 const char *link_http_url(const struct link *l);
+struct lonely_mount *link_http_mount(const struct link *l); /* NULL: it has a listener */
 
 #endif

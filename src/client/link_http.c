@@ -15,6 +15,7 @@
 #include "link.h"
 #include "listener.h"
 #include "mem.h"
+#include "mount_port.h"
 #include "receiver.h"
 #include "tls.h"
 
@@ -22,15 +23,20 @@
 #define BULK_PER_CHANGE UINT64_C(65536)
 #define BULK_PER_ENTRY  UINT64_C(128)
 
+/* Of the receiver, or requests of the program's own server. */
+#define MAX_CONNECTIONS 4096
+
 enum call_kind { CALL_SINGLE, CALL_SET, CALL_CHECK };
 
 struct http_link {
     struct link link; /* first */
     struct http_jobs *jobs;
     struct http_notifies notifies;
-    struct http_server *server; /* NULL: only notifies */
+    struct receiver *receiver; /* NULL: only notifies; else it is served by one of these: */
+    struct http_server *server;
+    struct mount_port *port;
+    struct lonely_mount *mount; /* of `port` */
     struct tls_server *tls;
-    struct receiver *receiver;
     char *bound, *url, *recovery;
     uv_timer_t reconcile;
     uv_timer_t patience; /* of the end */
@@ -463,7 +469,7 @@ static void on_reconcile(uv_timer_t *timer)
     struct http_link *l = timer->data;
     struct sub_call *call;
 
-    if (l->calling || l->closing || l->server == NULL || !any_on(l->link.client))
+    if (l->calling || l->closing || l->receiver == NULL || !any_on(l->link.client))
         return; /* with a call under way: at the next interval */
     call = mem_calloc(1, sizeof(*call));
     call->kind = CALL_CHECK;
@@ -478,11 +484,11 @@ static void flush(struct link *link, struct list *dirty)
     struct http_link *l = (struct http_link *)link;
     struct list *node;
 
-    if (l->server != NULL) {
+    if (l->receiver != NULL) {
         pump(l);
         return;
     }
-    while ((node = list_pop_front(dirty)) != NULL) { /* nobody could deliver it: "bind" is none */
+    while ((node = list_pop_front(dirty)) != NULL) { /* nobody could deliver it: no receiver */
         struct want *w = list_entry(node, struct want, dirty);
 
         if (!want_is_settled(w))
@@ -523,6 +529,7 @@ static void part_closed(struct http_link *l)
         return;
     if (l->receiver != NULL)
         receiver_destroy(l->receiver);
+    mount_destroy(l->mount);
     tls_server_destroy(l->tls);
     mem_free(l->bound);
     mem_free(l->url);
@@ -545,10 +552,12 @@ static void finish_closing(struct http_link *l)
 {
     if (l->parts > 0)
         return;
-    l->parts = 3 + (l->server != NULL ? 1 : 0);
+    l->parts = 3U + (l->server != NULL) + (l->port != NULL);
     http_jobs_close(l->jobs, on_part_closed, l);
     if (l->server != NULL)
         http_server_close(l->server, on_part_closed, l);
+    if (l->port != NULL)
+        mount_port_close(l->port, on_part_closed, l);
     uv_close((uv_handle_t *)&l->reconcile, on_timer_closed);
     uv_close((uv_handle_t *)&l->patience, on_timer_closed);
 }
@@ -564,7 +573,7 @@ static void close_link(struct link *link, void (*on_closed)(struct lonely_client
     struct http_link *l = (struct http_link *)link;
     struct lonely_client *c = link->client;
     uint64_t patience_ms = c->conf.websocket_close_timeout_ms;
-    bool tell = l->server != NULL && (l->calling || any_on(c));
+    bool tell = l->receiver != NULL && (l->calling || any_on(c));
 
     l->on_closed = on_closed;
     l->closing = true;
@@ -596,7 +605,7 @@ static bool open_server(struct http_link *l, struct lonely_client_why *why)
         .keepalive_timeout_ms = 75000,
         .discard_bytes = 1 << 20,
         .max_header_bytes = 16384,
-        .max_connections = 4096,
+        .max_connections = MAX_CONNECTIONS,
         .clock = c->clock,
     };
     char bound[LISTENER_ADDRESS_MAX];
@@ -612,6 +621,30 @@ static bool open_server(struct http_link *l, struct lonely_client_why *why)
     if (err != 0)
         snprintf(why->text, sizeof(why->text), "cannot listen on %s: %s", bound, uv_strerror(err));
     return err == 0;
+}
+
+/* The program has a server of its own, which broadcasters reach at `host`. */
+static bool open_mount(struct http_link *l, struct lonely_client_why *why)
+{
+    struct lonely_client *c = l->link.client;
+    const char *path = strchr(strstr(c->conf.host, "://") + 3, '/');
+    char *prefix = mem_strdup(path == NULL ? "" : path);
+    bool good;
+
+    prefix[strcspn(prefix, "#")] = '\0';
+    good = mount_prefix_is_good(prefix);
+    if (good) {
+        l->receiver = receiver_create(c);
+        l->port = mount_port_create(&c->loop, MAX_CONNECTIONS, receiver_on_request, l->receiver);
+    }
+    if (l->port != NULL)
+        l->mount = mount_create(prefix, &l->port, 1);
+    else
+        snprintf(why->text, sizeof(why->text), "%s",
+                 good ? "cannot prepare the receiver: no descriptors"
+                      : "host: its path must be printable ASCII");
+    mem_free(prefix);
+    return l->port != NULL;
 }
 
 /* (doc/protocol/http.md, 5.2) */
@@ -644,7 +677,7 @@ static enum lonely_client_error open_receiver(struct http_link *l, struct lonely
 {
     const struct client_conf *conf = &l->link.client->conf;
 
-    if (conf->receiver_cert != NULL) {
+    if (conf->receiver_cert != NULL && conf->bind != NULL) {
         const struct tls_files files = { .certificate = conf->receiver_cert,
                                          .key = conf->receiver_key };
 
@@ -652,7 +685,9 @@ static enum lonely_client_error open_receiver(struct http_link *l, struct lonely
         if (l->tls == NULL)
             return LONELY_CLIENT_ARGUMENT;
     }
-    if (!open_server(l, why))
+    if (conf->bind == NULL && !open_mount(l, why))
+        return LONELY_CLIENT_ARGUMENT;
+    if (conf->bind != NULL && !open_server(l, why))
         return LONELY_CLIENT_REFUSED;
     if (conf->host == NULL && is_wildcard(l->bound)) {
         snprintf(why->text, sizeof(why->text),
@@ -682,12 +717,19 @@ static enum lonely_client_error open_link(struct lonely_client *c, struct link *
     l->reconcile.data = l;
     l->patience.data = l;
     http_notifies_init(&l->notifies, l->jobs);
-    return c->conf.bind == NULL ? LONELY_CLIENT_OK : open_receiver(l, why);
+    if (c->conf.bind == NULL && c->conf.host == NULL) /* only notifies */
+        return LONELY_CLIENT_OK;
+    return open_receiver(l, why);
 }
 
 const char *link_http_bound(const struct link *l)
 {
     return ((const struct http_link *)l)->bound;
+}
+
+struct lonely_mount *link_http_mount(const struct link *l)
+{
+    return ((const struct http_link *)l)->mount;
 }
 
 const char *link_http_url(const struct link *l)

@@ -111,6 +111,12 @@ const char *link_http_bound(const struct link *l)
     return "127.0.0.1:3002";
 }
 
+struct lonely_mount *link_http_mount(const struct link *l)
+{
+    (void)l;
+    return NULL;
+}
+
 const char *link_http_url(const struct link *l)
 {
     (void)l;
