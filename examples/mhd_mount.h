@@ -3,7 +3,8 @@
  * prefix through a mount, and everything else itself. For the examples mount_broadcaster.c and
  * mount_subscriber.c.
  *
- * The daemon has one thread. While an exchange waits its connection is suspended; lonely_exchange_wait comes
+ * The daemon has one thread, on poll: with epoll libmicrohttpd 0.9.75 may overlook, until its timeout, that
+ * a peer has left which had just sent something. While an exchange waits its connection is suspended; lonely_exchange_wait comes
  * behind the suspending, so that on_ready never comes too early.
  */
 #ifndef MHD_MOUNT_H
@@ -239,12 +240,11 @@ static inline unsigned mhd_mount_start(struct mhd_mount *m, const char *prefix, 
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     m->prefix = prefix;
     pthread_mutex_init(&m->lock, NULL);
-    m->daemon = MHD_start_daemon(MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD |
-                                     MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE,
-                                 0, NULL, NULL, mhd_on_request, m, MHD_OPTION_SOCK_ADDR, &address,
-                                 MHD_OPTION_URI_LOG_CALLBACK, mhd_on_target, NULL,
-                                 MHD_OPTION_NOTIFY_COMPLETED, mhd_on_completed, NULL,
-                                 MHD_OPTION_CONNECTION_TIMEOUT, 30U, MHD_OPTION_END);
+    m->daemon = MHD_start_daemon(
+        MHD_USE_POLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE, 0, NULL, NULL,
+        mhd_on_request, m, MHD_OPTION_SOCK_ADDR, &address, MHD_OPTION_URI_LOG_CALLBACK,
+        mhd_on_target, NULL, MHD_OPTION_NOTIFY_COMPLETED, mhd_on_completed, NULL,
+        MHD_OPTION_CONNECTION_TIMEOUT, 30U, MHD_OPTION_END);
     return m->daemon == NULL ? 0 : MHD_get_daemon_info(m->daemon, MHD_DAEMON_INFO_BIND_PORT)->port;
 }
 

@@ -32,10 +32,9 @@
     X(secrets, secrets, PATH, "none", 0, 0, true,                                                  \
       "Secrets file (subscriber-secrets.json); none: authorization none both ways")                \
     X(bind, bind, "HOST:PORT", CONF_LISTEN, "127.0.0.1:3002", 0, 0, true,                          \
-      "HTTP: where the receiver listens; port 0: any free; none: it does not (see host)")          \
+      "HTTP: where the receiver listens; port 0: any free; none: only notify")                     \
     X(host, host, "URL", CONF_PATH, "none", 0, 0, true,                                            \
-      "HTTP: how broadcasters reach the receiver, path and fragment allowed; none: made of bind. " \
-      "With bind none: where the program mounts it; both none: only notify")                       \
+      "HTTP: how broadcasters reach the receiver, path and fragment allowed; none: made of bind")  \
     X(ca, ca, PATH, "none", 0, 0, true,                                                            \
       "TLS: trust the authorities of this PEM file instead of the system's")                       \
     X(cert, cert, PATH, "none", 0, 0, true, "TLS: PEM file of the client's certificate")           \

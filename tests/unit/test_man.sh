@@ -33,6 +33,7 @@ check_library() { # header of errors, prefix of macros, page of functions, page 
 
 check_library lonely/error.h LONELY lonelypsp.3 lonelypsp.7
 check_library lonely/client.h LONELY lonelypsc.3 lonelypsc.3 LONELY_CLIENT
+check_library lonely/broadcaster.h LONELY lonelypss.3 lonelypss.3 LONELY_BROADCASTER
 check_library tinyproto/error.h TINYPROTO tinyproto.3 tinyproto.3
 
 for page in "$man"/*.[1-9]; do
