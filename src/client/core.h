@@ -308,6 +308,17 @@ void wants_fini(struct lonely_client *c);
 enum lonely_client_error guard_init(struct lonely_client *c, struct lonely_client_why *why);
 void guard_fini(struct lonely_client *c);
 
+/* Is anything signed, in this direction? What would be need not be made else. */
+static inline bool client_signs(const struct lonely_client *c)
+{
+    return lonely_auth_key_scheme(c->secrets.to_broadcaster) != LONELY_AUTH_NONE;
+}
+
+static inline bool client_asks(const struct lonely_client *c)
+{
+    return lonely_auth_key_scheme(c->secrets.to_subscriber) != LONELY_AUTH_NONE;
+}
+
 /* What goes with a message to a broadcaster: `out` has room for LONELY_AUTH_MAX_BYTES bytes, into which the
  * span points; empty under none. false: OpenSSL failed, or a field does not fit. */
 bool client_sign(struct lonely_client *c, const struct lonely_auth_input *in, uint8_t *out,

@@ -166,6 +166,8 @@ void stateful_pump(struct stateful_link *l);   /* sends what waits, as far as it
 void stateful_forget(struct stateful_link *l); /* the connection is gone */
 
 /* stateful_receive.c */
+/* A small message that is one frame: allocates nothing. False: it is none, nothing was done. */
+bool stateful_take_small(struct stateful_link *l, const struct lonely_message *m);
 /* The head of a part; its body follows in pieces. False: the connection is failing. */
 bool stateful_part_begin(struct stateful_link *l, const struct lonely_msg_stream *m);
 bool stateful_part_add(struct stateful_link *l, struct lonely_span bytes);

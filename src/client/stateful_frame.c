@@ -11,6 +11,8 @@
 /* A dictionary, and all that may go before it. */
 #define FRAME_MAX_BYTES (LONELY_MESSAGE_HEAD_MAX_BYTES + ((size_t)1 << 20))
 
+#define SMALL_BYTES 512 /* acknowledgements, most of all */
+
 /* ---- Authorization ---- */
 
 static struct lonely_span url_of(const struct stateful_link *l, int64_t number,
@@ -26,7 +28,7 @@ bool stateful_sign(struct stateful_link *l, struct lonely_auth_input *in, int64_
 {
     char url[LONELY_CONNECTION_URL_MAX_BYTES];
 
-    if (number != 0)
+    if (number != 0 && client_signs(stateful_client(l)))
         in->url = url_of(l, number, url);
     if (client_sign(stateful_client(l), in, out, authorization))
         return true;
@@ -46,6 +48,8 @@ bool stateful_verify(struct stateful_link *l, struct lonely_auth_input *in, bool
             stateful_fail(l, TRANSPORT_FAILED, "the connection's numbers are used up");
             return false;
         }
+        if (!client_asks(stateful_client(l)))
+            return true;
         in->url = url_of(l, number, url);
         in->recovery = in->op == LONELY_AUTH_MISSED ? in->url : in->recovery;
     }
@@ -59,11 +63,16 @@ bool stateful_verify(struct stateful_link *l, struct lonely_auth_input *in, bool
 
 void stateful_send(struct stateful_link *l, struct lonely_message *m)
 {
-    uint8_t *room;
+    uint8_t small[SMALL_BYTES], *room;
     size_t len = 0;
 
     m->direction = LONELY_S2B;
     m->minimal = stateful_client(l)->conf.websocket_minimal_headers;
+    if (m->body.len == 0 &&
+        lonely_message_serialize_head(m, small, sizeof(small), &len) == LONELY_OK) {
+        transport_put_frame(l->transport, (struct lonely_span){ small, len });
+        return;
+    }
     if (lonely_message_serialize_head(m, NULL, 0, &len) != LONELY_OK || len > 65536) {
         room = mem_alloc(LONELY_MESSAGE_HEAD_MAX_BYTES);
         if (lonely_message_serialize_head(m, room, LONELY_MESSAGE_HEAD_MAX_BYTES, &len) ==
@@ -333,6 +342,8 @@ static void begin_part(struct stateful_link *l, const struct lonely_message *m, 
         stateful_fail(l, TRANSPORT_MALFORMED, "a message before the connection was configured");
         return;
     }
+    if (last && stateful_take_small(l, m))
+        return;
     if (!stateful_part_begin(l, &m->as.stream) || !stateful_part_add(l, m->body))
         return;
     l->in_body = !last;

@@ -2,9 +2,11 @@
  * Messages that arrive in parts, acknowledged one by one; and the compressors that the broadcaster enables.
  * Called by stateful_frame.c.
  */
-#include "stateful.h"
-
+#define OPENSSL_API_COMPAT 0x10100000L /* the low-level SHA-512; before any OpenSSL header */
+#include <openssl/sha.h>
 #include <string.h>
+
+#include "stateful.h"
 
 #include "mem.h"
 
@@ -395,6 +397,16 @@ static void finish_message(struct stateful_link *l)
     lonely_delivery_release(d);
 }
 
+/* What is read brings acknowledgements: no more than the broadcaster takes. */
+static void rest_when_full(struct stateful_link *l)
+{
+    if (l->state != STATEFUL_OPEN || !l->reading ||
+        transport_queued(l->transport) <= STATEFUL_HIGH_WATER)
+        return;
+    l->reading = false;
+    transport_read_stop(l->transport);
+}
+
 void stateful_part_end(struct stateful_link *l)
 {
     if (l->state != STATEFUL_OPEN)
@@ -403,9 +415,71 @@ void stateful_part_end(struct stateful_link *l)
         acknowledge(l, false);
     else
         finish_message(l);
-    if (l->state == STATEFUL_OPEN && l->reading &&
-        transport_queued(l->transport) > STATEFUL_HIGH_WATER) {
-        l->reading = false;
-        transport_read_stop(l->transport);
-    }
+    rest_when_full(l);
+}
+
+/* ---- Small ones ---- */
+
+static bool is_small(const struct stateful_link *l, const struct lonely_message *m)
+{
+    const struct lonely_msg_stream *p = &m->as.stream;
+
+    return !l->in.active && p->part_id == 0 && p->compressor == 0 &&
+           m->body.len == p->compressed_length &&
+           p->topic.len + m->body.len <= DELIVERY_INLINE_BYTES;
+}
+
+/* SHA-512 on the stack: EVP would allocate its state. */
+static bool fits(struct lonely_span bytes, struct lonely_span sha512)
+{
+    uint8_t computed[LONELY_SHA512_BYTES];
+    SHA512_CTX hash;
+
+    return SHA512_Init(&hash) == 1 && SHA512_Update(&hash, bytes.ptr, bytes.len) == 1 &&
+           SHA512_Final(computed, &hash) == 1 &&
+           memcmp(computed, sha512.ptr, sizeof(computed)) == 0;
+}
+
+static void note_identifier(struct inbound *in, struct lonely_span identifier)
+{
+    in->identifier_len = identifier.len;
+    if (identifier.len > 0)
+        memcpy(in->identifier, identifier.ptr, identifier.len);
+}
+
+static void deliver_small(struct stateful_link *l, struct lonely_span topic,
+                          struct lonely_span body, struct lonely_span sha512)
+{
+    struct lonely_client *c = stateful_client(l);
+    struct lonely_delivery *d = delivery_create(c, topic, body, sha512.ptr);
+
+    acknowledge(l, true);
+    if (d == NULL)
+        client_lost_one(c, topic);
+    else
+        client_deliver(c, d);
+    lonely_delivery_release(d);
+    rest_when_full(l);
+}
+
+bool stateful_take_small(struct stateful_link *l, const struct lonely_message *m)
+{
+    const struct lonely_msg_stream *p = &m->as.stream;
+    struct lonely_auth_input fields = { .op = LONELY_AUTH_RECEIVE,
+                                        .tracing = p->tracing,
+                                        .identifier = p->identifier,
+                                        .topic = p->topic,
+                                        .hash = p->compressed_sha512 };
+
+    if (!is_small(l, m))
+        return false;
+    note_identifier(&l->in, p->identifier);
+    l->in.part_id = 0;
+    if (!stateful_verify(l, &fields, true, p->authorization))
+        return true;
+    if (fits(m->body, p->compressed_sha512))
+        deliver_small(l, p->topic, m->body, p->compressed_sha512);
+    else
+        stateful_fail(l, TRANSPORT_BAD_PAYLOAD, "a message that does not fit its hash");
+    return true;
 }

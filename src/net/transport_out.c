@@ -381,11 +381,12 @@ void transport_frame(struct transport *t, uint64_t frame_bytes)
 /* Short, and copied as it is: head and frame go to one place, which is looked for once. */
 void transport_put_frame(struct transport *t, struct lonely_span frame)
 {
+    bool masks = t->kind == TRANSPORT_WEBSOCKET && t->role == TRANSPORT_CLIENT;
+    size_t len = LONELY_FRAMING_LENGTH_BYTES;
     struct part *p;
     uint8_t *at;
-    size_t len = LONELY_FRAMING_LENGTH_BYTES;
 
-    if (t->role == TRANSPORT_CLIENT || frame.len > COMPACT_BYTES) {
+    if (masks || frame.len > COMPACT_BYTES) {
         transport_frame(t, frame.len);
         transport_put(t, frame);
         return;

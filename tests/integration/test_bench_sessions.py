@@ -1,6 +1,8 @@
 """lonelypsc bench, and the load of the session benchmarks: what they send arrives, and what they say is true."""
 
 import json
+import os
+import re
 import subprocess
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from conftest import BUILD, PATIENCE, setup_folder, wait_until
 
 LONELYPSC, LOAD = BUILD / "src/cli/lonelypsc", BUILD / "tests/bench/load"
+COUNTER = BUILD / "tests/bench/count_allocations.so"
 
 
 @pytest.fixture
@@ -122,3 +125,30 @@ def test_load(start):
 
 def test_load_wants_known_names(start):
     assert run([LOAD], start(), "ws", "--colour", "red")[0] == 2
+
+
+def allocations(broadcaster, scheme, messages):
+    """How many times the library of a subscriber allocated until it had read so many."""
+    client = subprocess.Popen(
+        [LONELYPSC, "bench", "--library", "--json", "--publishers", "0", "--expect", str(messages),
+         "--seconds", str(PATIENCE), "--broadcaster", url(broadcaster, scheme)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "LD_PRELOAD": str(COUNTER)})
+    try:
+        client.stdout.readline()
+        code, _, errors = run([LOAD], broadcaster, scheme, "--subscribers", 0, "--messages", messages,
+                              "--rate", 5000)
+        assert code == 0, errors
+        out, errors = client.communicate(timeout=PATIENCE)
+    finally:
+        client.kill()
+    assert json.loads(out)["delivered"] == messages
+    return int(re.search(r"allocations (\d+)", errors)[1])
+
+
+@pytest.mark.skipif(not COUNTER.exists(), reason="a sanitizer has an allocator of its own")
+@pytest.mark.parametrize("scheme", ["ws", "tcp"])
+def test_the_library_allocates_nothing_for_a_small_message(start, scheme):
+    broadcaster = start()
+    few, many = (allocations(broadcaster, scheme, n) for n in (500, 5000))
+    assert many - few < 450
