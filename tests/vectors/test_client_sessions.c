@@ -324,7 +324,7 @@ static void wrong_clock(void **state)
     struct lonely_client_why why;
 
     (void)state;
-    note_drawn(frames);
+    note_drawn(frames, true);
     sb_listen();
     open_as_recorded(vec_get(index, "hmac_basic.json"), frames);
     sb_accept();
