@@ -144,7 +144,7 @@ struct lonely_client;
  * Opens a client: checks the options, reads secrets, binds the receiver (HTTP), and begins to connect in
  * the background (websocket, TCP). The options may be destroyed afterwards.
  *
- * The program ignores SIGPIPE.
+ * With "io" = "caller" the program ignores SIGPIPE; a thread of the client's own does not let it through.
  *
  * @return LONELY_CLIENT_OK
  *         _ARGUMENT   an option is missing, contradicts another, or names a file that cannot be used

@@ -2,6 +2,7 @@
  * The life of a client: its loop, what callers ask of it, its status. The topics are wants.c's, the
  * connection the link's.
  */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -406,10 +407,21 @@ static void on_wakeup(uv_async_t *wakeup)
     run_commands(wakeup->data);
 }
 
+/* A peer that is gone is an error of a write, whatever the program does with the signal. */
+static void block_sigpipe(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
 static void run_loop(void *arg)
 {
     struct lonely_client *c = arg;
 
+    block_sigpipe();
     uv_mutex_lock(&c->lock);
     c->loop_thread = uv_thread_self();
     c->running = true;
