@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -43,13 +44,15 @@ class Tally:
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
         self.troubles = []
+        self.lock = threading.Lock()
 
     def add(self, ring, passed, failed, skipped, troubles=()):
-        self.passed += passed
-        self.failed += failed
-        self.skipped += skipped
-        self.troubles += [f"{ring}: {trouble}" for trouble in troubles]
-        print(f"   {ring}: {passed} passed, {failed} failed, {skipped} skipped", flush=True)
+        with self.lock:
+            self.passed += passed
+            self.failed += failed
+            self.skipped += skipped
+            self.troubles += [f"{ring}: {trouble}" for trouble in troubles]
+            print(f"   {ring}: {passed} passed, {failed} failed, {skipped} skipped", flush=True)
 
     def add_step(self, ring, ok, trouble="see above"):
         self.add(ring, int(ok), int(not ok), 0, [] if ok else [trouble])
@@ -85,6 +88,9 @@ def end_session(process):
             process.wait(GRACE_SECONDS)
 
 
+RUNNING = set()  # processes of run(), of all threads
+
+
 def run(command, log=None, env=None, timeout=1800):
     """Exit status of a command, 124 when it took too long; its output goes to `log`, shown when it
     fails."""
@@ -98,6 +104,7 @@ def run(command, log=None, env=None, timeout=1800):
             stderr=subprocess.STDOUT if log else None,
             start_new_session=True,
         )
+        RUNNING.add(process)
         try:
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -106,6 +113,8 @@ def run(command, log=None, env=None, timeout=1800):
         except BaseException:  # Ctrl-C does not reach another session
             end_session(process)
             raise
+        finally:
+            RUNNING.discard(process)
     if log and code != 0:
         sys.stdout.write(Path(log).read_text(errors="replace")[-20000:])
     return code
@@ -197,19 +206,34 @@ def check_rqlited(tally):
     tally.add_step("rqlited build", built)
 
 
-def main():
-    started = time.monotonic()
-    tally = Tally()
-    check_sources(tally)
-    check_rqlited(tally)
+def check_builds(tally):
+    """Integration tests mostly wait: they run beside the next build and its tests."""
+    integrations = []
     for name in BUILDS:
         print(f"== {name}", flush=True)
         if not check_build(tally, name):
             continue
+        if name != "tsan":
+            thread = threading.Thread(target=check_integration, args=(tally, name))
+            thread.start()
+            integrations.append(thread)
         if name == "asan":
             check_fuzz(tally, name)
-        if name != "tsan":
-            check_integration(tally, name)
+    for thread in integrations:
+        thread.join()
+
+
+def main():
+    started = time.monotonic()
+    tally = Tally()
+    try:
+        check_sources(tally)
+        check_rqlited(tally)
+        check_builds(tally)
+    except BaseException:  # Ctrl-C reaches this thread only
+        for process in list(RUNNING):
+            end_session(process)
+        raise
     print(f"== {time.monotonic() - started:.0f} s")
     for trouble in tally.troubles:
         print(f"FAILED {trouble}")
