@@ -234,7 +234,7 @@ def test_connections_leave_descriptors_to_deliveries(start_broadcaster, start_su
         resource.setrlimit(resource.RLIMIT_NOFILE, (700, 700))
 
     broadcaster = start_broadcaster(popen={"preexec_fn": few}, webhook__max_in_flight=20,
-                                    webhook__max_per_origin=20)
+                                    webhook__max_per_origin=20, compression__allow_training="no")
     assert any(line.endswith(" max_connections_capped descriptors=700 connections=384")
                for line in broadcaster.err), broadcaster.err
     leave = threading.Event()
