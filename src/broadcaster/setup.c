@@ -99,8 +99,10 @@ static int set_password_file(struct job *j, const char *path)
     char *whole;
     int code;
 
-    if (j->password != NULL)
+    if (j->password != NULL) {
+        free(folder);
         return fail(j, 2, "--db-password-file", "the password is in --db-url already");
+    }
     if (path[0] != '/' && folder == NULL)
         return fail(j, 1, "--db-password-file", strerror(errno));
     whole = folder == NULL ? mem_strdup(path) : join(folder, path);
