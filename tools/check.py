@@ -169,7 +169,7 @@ def check_build(tally, name):
         return False
     junit = folder / "meson-logs/testlog.junit.xml"
     junit.unlink(missing_ok=True)
-    code = run(["meson", "test", "-C", str(folder), "--no-rebuild", "--print-errorlogs"],
+    code = run(["meson", "test", "-C", str(folder), "--no-rebuild", "--print-errorlogs", "-t", "4"],
                BUILD / f"{name}.test.log", env)
     tally.add_junit(f"{name} unit, vectors, contract, fuzz", junit, code)
     return True

