@@ -122,6 +122,10 @@ class Postgres:
 
     def pause(self):
         """It neither answers nor refuses, as on a machine that hangs."""
+        os.kill(self.process.pid, signal.SIGSTOP)
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        while stat.read_text().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.001)  # until then it may begin another session, which would not be stopped
         self._signal_all(signal.SIGSTOP)
 
     def resume(self):
