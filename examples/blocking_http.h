@@ -16,7 +16,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-/* A connection to "HOST:PORT" or "[IPV6]:PORT" that waits at most 10 seconds for anything, or -1. */
+/* A connection to "HOST:PORT" or "[IPV6]:PORT", whichever address of the host takes it, that waits at most 10
+ * seconds for anything; or -1. */
 static inline int http_connect(const char *address)
 {
     const struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
@@ -25,7 +26,7 @@ static inline int http_connect(const char *address)
     size_t len = colon != NULL ? (size_t)(colon - address) : 0;
     struct addrinfo *found;
     char host[256];
-    int fd;
+    int fd = -1;
 
     if (colon == NULL || len >= sizeof(host))
         return -1;
@@ -36,12 +37,14 @@ static inline int http_connect(const char *address)
     snprintf(host, sizeof(host), "%.*s", (int)len, address);
     if (getaddrinfo(host, colon + 1, &hints, &found) != 0)
         return -1;
-    fd = socket(found->ai_family, SOCK_STREAM, 0);
-    if (fd >= 0 && (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) != 0 ||
-                    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) != 0 ||
-                    connect(fd, found->ai_addr, found->ai_addrlen) != 0)) {
-        close(fd);
-        fd = -1;
+    for (const struct addrinfo *at = found; fd < 0 && at != NULL; at = at->ai_next) {
+        fd = socket(at->ai_family, SOCK_STREAM, 0);
+        if (fd >= 0 && (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) != 0 ||
+                        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) != 0 ||
+                        connect(fd, at->ai_addr, at->ai_addrlen) != 0)) {
+            close(fd);
+            fd = -1;
+        }
     }
     freeaddrinfo(found);
     return fd;
