@@ -12,7 +12,6 @@
 
 struct fields_request {
     struct request request;         /* first */
-    bool refused;                   /* there was no memory for it */
     struct lonely_stateless fields; /* point into what was collected */
 };
 
@@ -158,7 +157,7 @@ static void on_end(void *arg)
         f->request.route->type,
         (struct lonely_span){ f->request.collected.ptr, f->request.collected.len }, &f->fields);
 
-    if (f->refused)
+    if (f->request.no_memory)
         request_end(&f->request, 503);
     else if (result.err != LONELY_OK || !within_limits(f))
         request_end(&f->request, 400);
@@ -166,22 +165,9 @@ static void on_end(void *arg)
         authorize(f);
 }
 
-static void on_piece(void *arg, struct lonely_span piece)
-{
-    struct fields_request *f = arg;
-    size_t room = buf_room(&f->request.collected);
-
-    if (f->refused || room == 0)
-        return;
-    if (!request_collect(&f->request, piece.ptr, piece.len < room ? piece.len : room)) {
-        f->refused = true;
-        request_drop_collected(&f->request);
-    }
-}
-
 void route_fields(struct worker *w, struct http_exchange *x, const struct route *route)
 {
-    static const struct http_body_ops ops = { on_piece, on_end, request_on_abort };
+    static const struct http_body_ops ops = { request_on_fields, on_end, request_on_abort };
     struct fields_request *f = request_create(w, x, route, sizeof(*f));
 
     http_exchange_read_body(x, &ops, f);

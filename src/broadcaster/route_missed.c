@@ -10,7 +10,6 @@
 
 struct missed_request {
     struct request request;         /* first */
-    bool refused;                   /* there was no memory for it */
     struct lonely_stateless fields; /* point into what was collected */
 };
 
@@ -66,7 +65,7 @@ static void on_end(void *arg)
     struct missed_request *m = arg;
     const struct lonely_span body = { m->request.collected.ptr, m->request.collected.len };
 
-    if (m->refused)
+    if (m->request.no_memory)
         request_end(&m->request, 503);
     else if (lonely_stateless_parse(LONELY_STATELESS_MISSED, body, &m->fields).err != LONELY_OK)
         request_end(&m->request, 400);
@@ -74,22 +73,9 @@ static void on_end(void *arg)
         authorize(m);
 }
 
-static void on_piece(void *arg, struct lonely_span piece)
-{
-    struct missed_request *m = arg;
-    size_t room = buf_room(&m->request.collected);
-
-    if (m->refused || room == 0)
-        return;
-    if (!request_collect(&m->request, piece.ptr, piece.len < room ? piece.len : room)) {
-        m->refused = true;
-        request_drop_collected(&m->request);
-    }
-}
-
 void route_missed(struct worker *w, struct http_exchange *x, const struct route *route)
 {
-    static const struct http_body_ops ops = { on_piece, on_end, request_on_abort };
+    static const struct http_body_ops ops = { request_on_fields, on_end, request_on_abort };
     static const char refusal[] = "{\"unsubscribe\": true, \"reason\": \"invalid missed URL\"}";
     struct missed_request *m = request_create(w, x, route, sizeof(*m));
     const struct forwarding *f = w->b->forwarding;

@@ -19,7 +19,6 @@ struct notify_request {
     uint64_t head_len;
     struct lonely_stateless fields; /* topic, identifier and hash point into `kept` */
     uint8_t *kept;
-    uint64_t received; /* bytes of the message */
     double accepted_s;
 };
 
@@ -79,21 +78,7 @@ static void on_end(void *arg)
 {
     struct notify_request *n = arg;
 
-    if (!n->parsed || n->received != n->fields.message_len)
-        request_end(&n->upload.request, 400);
-    else
-        upload_end(&n->upload, on_body);
-}
-
-static void add_message(struct notify_request *n, struct lonely_span bytes)
-{
-    if (bytes.len > n->fields.message_len - n->received) {
-        request_end(&n->upload.request, 400);
-        return;
-    }
-    n->received += bytes.len;
-    metrics_add(&n->upload.request.worker->metrics->message_bytes, bytes.len);
-    upload_add(&n->upload, bytes);
+    upload_end_message(&n->upload, on_body);
 }
 
 /* Copies what is needed after the head is gone: topic, identifier, hash. */
@@ -159,7 +144,7 @@ static enum head_verdict parse_head(struct notify_request *n, struct lonely_span
     status = result.err != LONELY_OK ? 400 : judge_head(n, &fields);
     if (status == 0)
         status = authorize(n, &fields);
-    if (!upload_begin(&n->upload, status, fields.message_len))
+    if (!upload_begin_message(&n->upload, status, fields.message_len))
         return HEAD_REFUSED;
     n->parsed = true;
     keep_fields(n, &fields);
@@ -170,10 +155,10 @@ static enum head_verdict parse_head(struct notify_request *n, struct lonely_span
  * the request is gone. */
 static bool take_head(struct notify_request *n, struct lonely_span *piece)
 {
+    struct request *r = &n->upload.request;
     enum head_verdict verdict = HEAD_MORE;
 
-    if (n->upload.request.collected.len ==
-        0) { /* nearly always it comes in one piece and need not be copied */
+    if (r->collected.len == 0) { /* nearly always it comes in one piece and need not be copied */
         verdict = parse_head(n, *piece);
         if (verdict == HEAD_DONE) {
             piece->ptr += n->head_len;
@@ -181,22 +166,15 @@ static bool take_head(struct notify_request *n, struct lonely_span *piece)
         }
     }
     while (verdict == HEAD_MORE && piece->len > 0) {
-        size_t take = n->head_needed - n->upload.request.collected.len;
-
-        if (take > piece->len)
-            take = piece->len;
-        if (!request_collect(&n->upload.request, piece->ptr, take)) {
-            request_end(&n->upload.request, 503);
+        if (!request_collect_until(r, n->head_needed, piece)) {
+            request_end(r, 503);
             return false;
         }
-        piece->ptr += take;
-        piece->len -= take;
-        if (n->upload.request.collected.len == n->head_needed)
-            verdict = parse_head(n, (struct lonely_span){ n->upload.request.collected.ptr,
-                                                          n->upload.request.collected.len });
+        if (r->collected.len == n->head_needed)
+            verdict = parse_head(n, (struct lonely_span){ r->collected.ptr, r->collected.len });
     }
     if (verdict == HEAD_DONE)
-        request_drop_collected(&n->upload.request);
+        request_drop_collected(r);
     return verdict == HEAD_DONE;
 }
 
@@ -205,7 +183,7 @@ static void on_piece(void *arg, struct lonely_span piece)
     struct notify_request *n = arg;
 
     if (n->parsed || take_head(n, &piece))
-        add_message(n, piece);
+        upload_add_message(&n->upload, piece);
 }
 
 void route_notify(struct worker *w, struct http_exchange *x, const struct route *route)

@@ -23,7 +23,6 @@ struct receive_request {
     bool from_lonelypss;
     bool nobody; /* wants it; only a lonelypss comes to be told how many that are */
     struct lonely_stateless fields; /* point into what was collected */
-    uint64_t received;              /* bytes of the message */
     struct match *match;            /* under way; NULL: none */
 };
 
@@ -89,10 +88,7 @@ static void on_end(void *arg)
 {
     struct receive_request *r = arg;
 
-    if (!r->parsed || r->received != r->fields.message_len)
-        request_end(&r->upload.request, 400);
-    else
-        upload_end(&r->upload, on_body);
+    upload_end_message(&r->upload, on_body);
 }
 
 /* ---- Checks ---- */
@@ -194,14 +190,8 @@ static int take_head(struct receive_request *r, struct lonely_span *piece)
     struct lonely_result result = { LONELY_E_TRUNCATED, r->head_needed };
 
     while (result.err == LONELY_E_TRUNCATED && piece->len > 0) {
-        size_t take = result.at - head->len;
-
-        if (take > piece->len)
-            take = piece->len;
-        if (!request_collect(&r->upload.request, piece->ptr, take))
+        if (!request_collect_until(&r->upload.request, result.at, piece))
             return 503;
-        piece->ptr += take;
-        piece->len -= take;
         if (head->len == result.at)
             result = lonely_stateless_parse(
                 LONELY_STATELESS_RECEIVE, (struct lonely_span){ head->ptr, head->len }, &r->fields);
@@ -216,18 +206,8 @@ static bool begin(struct receive_request *r)
 {
     int status = check(r);
 
-    return !answer_early(r, status) && upload_begin(&r->upload, status, r->fields.message_len);
-}
-
-static void add_message(struct receive_request *r, struct lonely_span bytes)
-{
-    if (bytes.len > r->fields.message_len - r->received) {
-        request_end(&r->upload.request, 400);
-        return;
-    }
-    r->received += bytes.len;
-    metrics_add(&r->upload.request.worker->metrics->message_bytes, bytes.len);
-    upload_add(&r->upload, bytes);
+    return !answer_early(r, status) &&
+           upload_begin_message(&r->upload, status, r->fields.message_len);
 }
 
 static void on_piece(void *arg, struct lonely_span piece)
@@ -244,7 +224,7 @@ static void on_piece(void *arg, struct lonely_span piece)
         if (!r->parsed || !begin(r))
             return;
     }
-    add_message(r, piece);
+    upload_add_message(&r->upload, piece);
 }
 
 /* Of several headers as if they were one: the last element counts. */

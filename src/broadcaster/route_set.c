@@ -291,16 +291,10 @@ static void on_piece(void *arg, struct lonely_span piece)
     struct set_request *s = arg;
 
     while (!s->parsed && piece.len > 0) {
-        size_t take = s->head_needed - s->upload.request.collected.len;
-
-        if (take > piece.len)
-            take = piece.len;
-        if (!request_collect(&s->upload.request, piece.ptr, take)) {
+        if (!request_collect_until(&s->upload.request, s->head_needed, &piece)) {
             request_end(&s->upload.request, 503);
             return;
         }
-        piece.ptr += take;
-        piece.len -= take;
         if (s->upload.request.collected.len == s->head_needed && !parse_head(s))
             return;
     }

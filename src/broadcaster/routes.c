@@ -213,10 +213,35 @@ bool request_collect(struct request *r, const uint8_t *ptr, size_t len)
     return appended && w->collected_bytes <= w->max_collected_bytes;
 }
 
+bool request_collect_until(struct request *r, size_t needed, struct lonely_span *piece)
+{
+    size_t take = needed - r->collected.len;
+
+    if (take > piece->len)
+        take = piece->len;
+    if (!request_collect(r, piece->ptr, take))
+        return false;
+    piece->ptr += take;
+    piece->len -= take;
+    return true;
+}
+
 void request_drop_collected(struct request *r)
 {
     r->worker->collected_bytes -= r->collected.cap;
     buf_fini(&r->collected);
+}
+
+void request_on_fields(void *arg, struct lonely_span piece)
+{
+    struct request *r = arg;
+    size_t room = buf_room(&r->collected);
+
+    if (r->no_memory || room == 0)
+        return;
+    r->no_memory = !request_collect(r, piece.ptr, piece.len < room ? piece.len : room);
+    if (r->no_memory)
+        request_drop_collected(r);
 }
 
 void request_free(struct request *r)

@@ -30,6 +30,7 @@ struct request {
     const struct route *route;
     request_release_fn *release; /* NULL: nothing to do; the route sets it */
     struct buf collected;        /* the fields of the body, as far as they have arrived in pieces */
+    bool no_memory;              /* for what request_on_fields was given; to be answered with 503 */
     uint64_t started_ns;         /* wall clock */
     uint64_t started_mono_ns;    /* for how long it took */
     /* Why it is about to be turned away, when the status alone would not tell; else
@@ -84,6 +85,14 @@ bool request_url_allowed(const struct request *r, struct lonely_span url);
 /* Adds bytes to `collected`. False: there is no memory for them, or too much is held for requests that
  * are not complete (limits.max_body_memory); to be answered with 503. */
 bool request_collect(struct request *r, const uint8_t *ptr, size_t len);
+
+/* Collects bytes off the front of `piece` until `needed` are held, or the piece is empty. False: as
+ * request_collect. */
+bool request_collect_until(struct request *r, size_t needed, struct lonely_span *piece);
+
+/* on_piece of a body that is fields only, its argument the request: collects as much as the longest fields
+ * can have, and ignores what follows. */
+void request_on_fields(void *arg, struct lonely_span piece);
 
 /* Frees what was collected, before the request ends. */
 void request_drop_collected(struct request *r);

@@ -94,3 +94,28 @@ void upload_end(struct upload *u, void (*then)(struct upload *u))
     u->then = then;
     body_writer_finish(writer, on_body, u);
 }
+
+bool upload_begin_message(struct upload *u, int status, uint64_t message_len)
+{
+    u->message_len = message_len;
+    return upload_begin(u, status, message_len);
+}
+
+void upload_add_message(struct upload *u, struct lonely_span bytes)
+{
+    if (bytes.len > u->message_len - u->message_received) {
+        request_end(&u->request, 400);
+        return;
+    }
+    u->message_received += bytes.len;
+    metrics_add(&u->request.worker->metrics->message_bytes, bytes.len);
+    upload_add(u, bytes);
+}
+
+void upload_end_message(struct upload *u, void (*then)(struct upload *u))
+{
+    if (u->writer == NULL || u->message_received != u->message_len)
+        request_end(&u->request, 400);
+    else
+        upload_end(u, then);
+}

@@ -15,8 +15,9 @@ struct upload {
     struct request request; /* first */
     struct body_writer *writer;
     struct body *body; /* once it is complete */
-    bool checking;     /* the authorization: no more is read meanwhile */
-    bool writing;      /* the writer is full: the same */
+    uint64_t message_len, message_received;
+    bool checking; /* the authorization: no more is read meanwhile */
+    bool writing;  /* the writer is full: the same */
     void (*then)(struct upload *u);
 };
 
@@ -33,5 +34,11 @@ void upload_authorized(struct request *r, int status);
  * when the bytes cannot be kept. `then` runs when `body` is there, possibly before this returns. */
 void upload_add(struct upload *u, struct lonely_span bytes);
 void upload_end(struct upload *u, void (*then)(struct upload *u));
+
+/* The same for a message, which must be as long as its fields say (else 400); its bytes are counted in
+ * the metrics. */
+bool upload_begin_message(struct upload *u, int status, uint64_t message_len);
+void upload_add_message(struct upload *u, struct lonely_span bytes);
+void upload_end_message(struct upload *u, void (*then)(struct upload *u));
 
 #endif
