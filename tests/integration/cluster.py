@@ -14,10 +14,6 @@ RQLITE_TABLES = [EXACTS, GLOBS, "lonely_changes", "lonely_hmacs", "lonely_proces
 SCHEMAS = itertools.count()
 
 
-class Missing(Exception):
-    """The database is not installed."""
-
-
 class SqlitePlace:
     """One file. Its trouble: somebody holds the lock of writers."""
 
@@ -62,10 +58,7 @@ class PostgresPlace:
 
     @staticmethod
     def start_server():
-        try:
-            return databases.Postgres()
-        except databases.Missing as e:
-            raise Missing(str(e)) from e
+        return databases.Postgres()
 
     def behind_proxies(self):
         """They, and the URL of the same place that leads through them."""
@@ -97,10 +90,7 @@ class RqlitePlace:
 
     @staticmethod
     def start_server():
-        try:
-            return rqlite_cluster.Rqlite(3)
-        except rqlite_cluster.Missing as e:
-            raise Missing(str(e)) from e
+        return rqlite_cluster.Rqlite(3)
 
     def behind_proxies(self):
         proxies = [Proxy(node.http_port) for node in self.server.nodes]

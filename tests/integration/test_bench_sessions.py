@@ -146,7 +146,6 @@ def allocations(broadcaster, scheme, messages):
     return int(re.search(r"allocations (\d+)", errors)[1])
 
 
-@pytest.mark.skipif(not COUNTER.exists(), reason="a sanitizer has an allocator of its own")
 @pytest.mark.parametrize("scheme", ["ws", "tcp"])
 def test_the_library_allocates_nothing_for_a_small_message(start, scheme):
     # After the first hundred KiB it would send them compressed.

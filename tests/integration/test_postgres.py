@@ -26,16 +26,9 @@ TIMEOUT = 2  # seconds, of the broadcasters whose server is in trouble
 SCHEMAS = itertools.count()
 
 
-def make_server(**settings):
-    try:
-        return databases.Postgres(settings)
-    except databases.Missing as e:
-        pytest.skip(str(e))
-
-
 @pytest.fixture(scope="module")
 def shared_server():
-    server = make_server()
+    server = databases.Postgres()
     yield server
     server.close()
 
@@ -43,7 +36,7 @@ def shared_server():
 @pytest.fixture
 def server():
     """One that may be stopped."""
-    server = make_server()
+    server = databases.Postgres()
     yield server
     server.close()
 
@@ -170,7 +163,7 @@ def test_passwords(start, shared_server, tmp_path):
 
 def test_tls(start, tmp_path, subscriber):
     """Answers of many records; a certificate that is not trusted."""
-    server = make_server()
+    server = databases.Postgres()
     try:
         key, certificate = server.folder / "key.pem", server.folder / "certificate.pem"
         subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
