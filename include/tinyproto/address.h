@@ -13,14 +13,15 @@
 extern "C" {
 #endif
 
-/** Longest host name, and longest path of a Unix socket, with a NUL. */
+/** Longest host name, with a NUL. */
 #define TINYPROTO_HOST_MAX 256
 
 /** Room for any address as tinyproto_address_print writes it. */
 #define TINYPROTO_ADDRESS_TEXT_MAX (TINYPROTO_HOST_MAX + 16)
 
 struct tinyproto_address {
-    char host[TINYPROTO_HOST_MAX]; /**< IPv4, IPv6 (no brackets) or name; the path if is_unix */
+    char host[TINYPROTO_HOST_MAX]; /**< IPv4, IPv6 (no brackets) or name; if is_unix a path of at
+                                        most 107 bytes */
     uint16_t port;                 /**< 0: when listening, any free one */
     bool is_unix;
 };

@@ -47,7 +47,7 @@ TINYPROTO_API void tinyproto_client_options(struct tinyproto_options *options);
 /**
  * @param hooks    copied; NULL: none
  * @param options  copied; NULL: the defaults
- * @param loop     the caller's, which outlives the client and does not stay alive for it alone;
+ * @param loop     the caller's, which outlives the client and stays alive until that is stopped;
  *                 NULL: one of its own, for _run()
  * @return         TINYPROTO_E_ARGUMENT, _E_MEMORY, _E_SYSTEM: `*out` is NULL
  */

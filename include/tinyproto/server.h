@@ -123,8 +123,8 @@ TINYPROTO_API struct tinyproto_conn *tinyproto_server_find(const struct tinyprot
                                                            const char *id);
 
 /**
- * From any thread: transmits (a copy) on the loop, if the connection is still there then. The bytes
- * waiting for the loop are bounded by queue_max_bytes.
+ * From any thread: transmits (a copy) on the loop, if the connection is still there then. What waits
+ * for the loop, or for room in send queues, is bounded by queue_max_bytes in all.
  * TINYPROTO_E_TOO_LARGE, _E_QUEUE_FULL, _E_MEMORY, _E_STATE (not running).
  */
 TINYPROTO_API enum tinyproto_error tinyproto_server_post_transmit(struct tinyproto_server *server,

@@ -44,7 +44,8 @@ TINYPROTO_API enum tinyproto_error tinyproto_sync_add_plugin(struct tinyproto_sy
 
 /**
  * Transmits one message; returns when the kernel has all of it. Messages that the peer sends in the
- * meantime are kept for tinyproto_sync_receive(), up to 64 MiB or one; beyond it TINYPROTO_E_QUEUE_FULL.
+ * meantime are kept for tinyproto_sync_receive(), up to 64 MiB (and 1 KiB for each) or one; beyond it
+ * TINYPROTO_E_QUEUE_FULL.
  * After any failure but TINYPROTO_E_TOO_LARGE, _E_MEMORY and _E_PLUGIN the connection is over.
  */
 TINYPROTO_API enum tinyproto_error tinyproto_sync_transmit(struct tinyproto_sync *sync,

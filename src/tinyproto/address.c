@@ -8,6 +8,8 @@
 #include <string.h>
 #include <sys/un.h>
 
+#include "endpoint.h"
+
 enum tinyproto_error tinyproto_address_set(struct tinyproto_address *address, const char *host,
                                            int port)
 {
@@ -31,6 +33,15 @@ static enum tinyproto_error set_unix(struct tinyproto_address *address, const ch
     memcpy(address->host, path, len);
     address->is_unix = true;
     return TINYPROTO_OK;
+}
+
+bool address_is_valid(const struct tinyproto_address *address)
+{
+    size_t max =
+        address->is_unix ? sizeof(((struct sockaddr_un *)0)->sun_path) : sizeof(address->host);
+    size_t len = strnlen(address->host, max);
+
+    return len > 0 && len < max;
 }
 
 /* 0 .. 65535 in at most five digits; -1: anything else. */

@@ -161,7 +161,7 @@ struct tinyproto_conn *tinyproto_client_connect_address(struct tinyproto_client 
     struct tinyproto_conn *c;
     enum tinyproto_error err;
 
-    if (!may_connect(cl) || (address->port == 0 && !address->is_unix))
+    if (!may_connect(cl) || !address_is_valid(address) || (address->port == 0 && !address->is_unix))
         return NULL;
     if (!cl->e.is_open && endpoint_open(&cl->e) != TINYPROTO_OK) /* its own loop, run before */
         return NULL;
@@ -169,6 +169,7 @@ struct tinyproto_conn *tinyproto_client_connect_address(struct tinyproto_client 
     if (c == NULL)
         return NULL;
     c->is_introduced = true;
+    uv_update_time(cl->e.loop); /* its time begins now, even if the loop stood still until now */
     err = conn_open_plugins(c);
     if (err != TINYPROTO_OK)
         conn_end(c, err, 0);

@@ -77,6 +77,7 @@ struct tinyproto_conn *conn_create(struct endpoint *owner, bool is_refusal, cons
     }
     memcpy(c->peer_text, peer_text, len);
     list_init(&c->dirty);
+    list_init(&c->mail);
     list_push_back(&owner->conns, &c->node);
     if (is_refusal) {
         owner->n_refused++;
@@ -201,7 +202,7 @@ static void progress_close(struct tinyproto_conn *c)
 
 static void settle_timers(struct tinyproto_conn *c)
 {
-    bool lone_zero = tinyproto_frame_is_lone_zero(&c->frame);
+    bool lone_zero = tinyproto_frame_is_lone_zero(&c->frame) && !c->in.paused;
 
     if (!lone_zero)
         deadline_clear(&c->extra);
@@ -220,6 +221,12 @@ static void settle_timers(struct tinyproto_conn *c)
     c->moved = false;
 }
 
+/* Does input wait that nothing holds back any more? */
+static bool may_unstash(const struct tinyproto_conn *c)
+{
+    return c->in.is_held && !c->in.paused && !outgoing_is_busy(&c->out);
+}
+
 static void settle(struct tinyproto_conn *c)
 {
     int events = 0;
@@ -231,6 +238,8 @@ static void settle(struct tinyproto_conn *c)
         events |= UV_WRITABLE;
     if (!conn_watch(c, events, on_socket))
         conn_end(c, TINYPROTO_E_SYSTEM, EBADF);
+    else if (may_unstash(c)) /* the socket may have nothing more to wake it with */
+        endpoint_mark(c->owner, &c->dirty);
 }
 
 /* Between two messages of a peer that pipelines, own ones have their turn, so input is read to its
@@ -247,6 +256,14 @@ static void announce(struct tinyproto_conn *c, bool fresh)
         outgoing_flush(c);
 }
 
+static void on_drained(struct tinyproto_conn *c)
+{
+    c->out.was_full = false;
+    if (c->handler != NULL && c->handler->drained != NULL && c->state == TINYPROTO_OPEN)
+        c->handler->drained(c);
+    endpoint_deliver_kept(c);
+}
+
 void conn_service(struct tinyproto_conn *c, bool fresh)
 {
     if (!conn_is_alive(c) || !c->has_poll || c->state == TINYPROTO_CONNECTING)
@@ -256,7 +273,7 @@ void conn_service(struct tinyproto_conn *c, bool fresh)
     if (fresh && outgoing_wants_announce(c))
         outgoing_announce(c);
     outgoing_flush(c);
-    if (conn_is_alive(c) && c->in.is_held && !c->in.paused && !outgoing_is_busy(&c->out)) {
+    if (conn_is_alive(c) && may_unstash(c)) {
         incoming_unstash(c);
         if (conn_is_alive(c))
             outgoing_flush(c);
@@ -264,11 +281,8 @@ void conn_service(struct tinyproto_conn *c, bool fresh)
     }
     if (conn_is_alive(c))
         announce(c, fresh);
-    if (conn_is_alive(c) && c->out.was_full && list_is_empty(&c->out.queue)) {
-        c->out.was_full = false;
-        if (c->handler != NULL && c->handler->drained != NULL && c->state == TINYPROTO_OPEN)
-            c->handler->drained(c);
-    }
+    if (conn_is_alive(c) && c->out.was_full && list_is_empty(&c->out.queue))
+        on_drained(c);
     if (conn_is_alive(c))
         progress_close(c);
     if (conn_is_alive(c))
@@ -388,6 +402,7 @@ void conn_finalise(struct tinyproto_conn *c)
 {
     if (c->pending > 0)
         return; /* marked again when it is done */
+    endpoint_deliver_kept(c);
     if (c->is_introduced)
         tell(c);
     else
@@ -419,6 +434,8 @@ void tinyproto_close(struct tinyproto_conn *c)
 
 void tinyproto_abort(struct tinyproto_conn *c)
 {
+    if (!conn_is_alive(c))
+        return;
     c->own_close = true;
     conn_end(c, TINYPROTO_E_STOPPED, 0);
 }
@@ -512,10 +529,14 @@ void tinyproto_conn_set_receive_max(struct tinyproto_conn *c, uint32_t bytes)
 
 void tinyproto_conn_pause(struct tinyproto_conn *c)
 {
-    if (c->state != TINYPROTO_CLOSING && conn_is_alive(c)) {
-        c->in.paused = true;
-        endpoint_mark(c->owner, &c->dirty);
+    if (tinyproto_conn_state(c) >= TINYPROTO_CLOSING)
+        return;
+    c->in.paused = true;
+    if (c->frame.ready) { /* at once: the loop may stand still until it is resumed (sync.c) */
+        deadline_clear(&c->life);
+        deadline_clear(&c->extra);
     }
+    endpoint_mark(c->owner, &c->dirty);
 }
 
 void tinyproto_conn_resume(struct tinyproto_conn *c)

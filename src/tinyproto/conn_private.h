@@ -84,8 +84,8 @@ struct incoming {
     size_t len, cap;
     const uint8_t *borrowed; /* the whole message, in the input */
     bool is_held;            /* by a pause, or by control bytes that cannot be written */
-    uint8_t *stash;          /* input that came before that */
-    size_t stash_len;
+    uint8_t *stash;          /* input that came before that; from stash_at on it is to be fed */
+    size_t stash_at, stash_len;
     size_t n_plugins; /* when it began */
     tinyproto_receive_fn *once;
     void *once_arg;
@@ -147,6 +147,7 @@ struct tinyproto_conn {
     void *data;
     union peer_address peer;
     char *peer_text;
+    struct list mail; /* of other threads, that waits for room in the send queue (endpoint.c) */
 };
 
 /* NULL: no memory. `handler` and plugins are its owner's. */
@@ -186,5 +187,6 @@ static inline struct tinyproto_cause cause_of(enum tinyproto_error err, int syst
 void opening_start(struct tinyproto_conn *c, const struct tinyproto_address *address);
 void opening_cancel(struct tinyproto_conn *c); /* or nothing */
 void opening_next(struct tinyproto_conn *c);   /* this attempt took too long */
+void opening_look_up(struct endpoint *e);      /* names that waited for others to be resolved */
 
 #endif

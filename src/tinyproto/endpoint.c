@@ -38,6 +38,7 @@ enum tinyproto_error endpoint_init(struct endpoint *e, const struct endpoint_ops
     }
     list_init(&e->conns);
     list_init(&e->dirty);
+    list_init(&e->unresolved);
     list_init(&e->mail);
     map_init(&e->by_id);
     atomic_init(&e->stop_asked, false);
@@ -48,7 +49,7 @@ enum tinyproto_error endpoint_init(struct endpoint *e, const struct endpoint_ops
 void endpoint_fini(struct endpoint *e)
 {
     if (e->owns_loop) {
-        (void)uv_run(&e->own_loop, UV_RUN_DEFAULT); /* a resolver that is still at work */
+        (void)uv_run(&e->own_loop, UV_RUN_DEFAULT); /* what was closed last */
         (void)uv_loop_close(&e->own_loop);
     }
     close(e->wake_fd);
@@ -168,6 +169,7 @@ static void turn(struct endpoint *e)
     if (atomic_load(&e->stop_asked) && !e->is_stopping)
         begin_stop(e);
     serve_dirty(e);
+    opening_look_up(e);
     if (e->is_stopping && !e->is_closing && list_is_empty(&e->conns) && e->holds == 0)
         close_handles(e);
 }
@@ -284,7 +286,7 @@ enum tinyproto_error endpoint_post(struct endpoint *e, const char *id, const voi
     (void)pthread_mutex_lock(&e->mutex);
     if (!e->takes_mail)
         err = TINYPROTO_E_STATE;
-    else if (!list_is_empty(&e->mail) &&
+    else if (e->mail_bytes > 0 &&
              (len > e->options.queue_max_bytes || e->mail_bytes > e->options.queue_max_bytes - len))
         err = TINYPROTO_E_QUEUE_FULL;
     if (err == TINYPROTO_OK) {
@@ -301,22 +303,56 @@ enum tinyproto_error endpoint_post(struct endpoint *e, const char *id, const voi
     return err;
 }
 
+static void letter_destroy(struct endpoint *e, struct letter *l)
+{
+    (void)pthread_mutex_lock(&e->mutex);
+    e->mail_bytes -= l->len + sizeof(*l);
+    (void)pthread_mutex_unlock(&e->mutex);
+    free(l->ptr);
+    mem_free(l);
+}
+
+/* false: there is no room in the send queue. */
+static bool deliver(struct tinyproto_conn *c, struct letter *l)
+{
+    enum tinyproto_error err = tinyproto_transmit_take(c, l->ptr, l->len, NULL, NULL);
+
+    if (err == TINYPROTO_E_QUEUE_FULL)
+        return false;
+    if (err == TINYPROTO_OK)
+        l->ptr = NULL;
+    letter_destroy(c->owner, l);
+    return true;
+}
+
+void endpoint_deliver_kept(struct tinyproto_conn *c)
+{
+    struct list *node;
+
+    while ((node = list_pop_front(&c->mail)) != NULL) {
+        if (!deliver(c, list_entry(node, struct letter, node))) {
+            list_push_front(&c->mail, node);
+            return;
+        }
+    }
+}
+
 static void deliver_mail(struct endpoint *e)
 {
-    struct list mail = LIST_INIT(mail);
+    struct list mail = LIST_INIT(mail), *node;
 
     (void)pthread_mutex_lock(&e->mutex);
     list_move_all(&mail, &e->mail);
-    e->mail_bytes = 0;
     (void)pthread_mutex_unlock(&e->mutex);
-    list_foreach (&mail, node, next) {
+    while ((node = list_pop_front(&mail)) != NULL) {
         struct letter *l = list_entry(node, struct letter, node);
         struct tinyproto_conn *c = endpoint_find(e, l->id);
 
-        if (c != NULL && tinyproto_transmit_take(c, l->ptr, l->len, NULL, NULL) == TINYPROTO_OK)
-            l->ptr = NULL;
+        if (c == NULL)
+            letter_destroy(e, l);
+        else if (!list_is_empty(&c->mail) || !deliver(c, l))
+            list_push_back(&c->mail, node); /* in order, behind those before it */
     }
-    clear_mail(&mail);
 }
 
 static void on_wake(uv_poll_t *wake, int status, int events)
@@ -350,11 +386,9 @@ static bool init_handles(struct endpoint *e)
     (void)uv_poll_start(&e->wake, UV_READABLE, on_wake);
     (void)uv_check_start(&e->check, on_check);
     (void)uv_idle_start(&e->idle, on_idle); /* for pre_loop */
-    if (!e->owns_loop) { /* what keeps the caller's loop alive is connections and listeners */
-        uv_unref((uv_handle_t *)&e->wake);
-        uv_unref((uv_handle_t *)&e->tick);
-    }
+    /* `wake` keeps the loop alive, since a stop may come at any time. */
     uv_unref((uv_handle_t *)&e->check);
+    uv_unref((uv_handle_t *)&e->tick);
     return true;
 }
 

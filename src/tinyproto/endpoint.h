@@ -61,11 +61,13 @@ struct endpoint {
 
     struct list conns; /* all that are not freed */
     struct map by_id;
-    struct list dirty; /* to be looked at this turn */
-    size_t count;      /* connections whose socket is not closed; without refused ones */
-    size_t n_refused;  /* over the limit, until their orderly close is done */
-    size_t n_passing;  /* connections with a loop_pass */
-    size_t holds;      /* things that must be closed before the handles are */
+    struct list dirty;      /* to be looked at this turn */
+    size_t count;           /* connections whose socket is not closed; without refused ones */
+    size_t n_refused;       /* over the limit, until their orderly close is done */
+    size_t n_passing;       /* connections with a loop_pass */
+    size_t holds;           /* things that must be closed before the handles are */
+    size_t n_lookups;       /* host names being resolved */
+    struct list unresolved; /* openings that wait for one of these to be over */
     uint64_t incoming_bytes;
 
     int wake_fd; /* an eventfd, from create to destroy: a signal handler may write to it */
@@ -73,7 +75,7 @@ struct endpoint {
     pthread_mutex_t mutex; /* guards the rest */
     bool takes_mail;
     struct list mail;
-    size_t mail_bytes;
+    size_t mail_bytes; /* with what waits for room in send queues */
 };
 
 /* `loop` NULL: its own. TINYPROTO_E_SYSTEM, _E_MEMORY: nothing is to be freed. */
@@ -96,9 +98,15 @@ void endpoint_mark(struct endpoint *e, struct list *dirty);
 /* After n_passing or wants_passes changed. */
 void endpoint_update_tick(struct endpoint *e);
 
+/* Is it what tinyproto_address_set and _parse make? Programs may fill one by hand. (address.c) */
+bool address_is_valid(const struct tinyproto_address *address);
+
 enum tinyproto_error endpoint_add_plugin(struct endpoint *e, const struct tinyproto_plugin *p);
 struct tinyproto_conn *endpoint_find(const struct endpoint *e, const char *id);
 void endpoint_each(struct endpoint *e, bool (*fn)(void *arg, struct tinyproto_conn *c), void *arg);
+/* Letters for this connection that wait for room in its send queue: as many as fit go there. When it is
+ * closed they are dropped. */
+void endpoint_deliver_kept(struct tinyproto_conn *c);
 /* Any thread. */
 enum tinyproto_error endpoint_post(struct endpoint *e, const char *id, const void *ptr, size_t len);
 

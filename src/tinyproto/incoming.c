@@ -38,17 +38,18 @@ static void body_free(struct tinyproto_conn *c)
 static bool body_grow(struct tinyproto_conn *c, size_t n)
 {
     struct incoming *in = &c->in;
-    size_t need = in->len + n, cap = in->cap > BODY_FIRST ? in->cap : BODY_FIRST;
+    size_t need = in->len + n, cap = in->cap;
     uint8_t *grown = NULL;
 
     if (need <= in->cap)
         return true;
-    while (cap < need)
-        cap *= BODY_FACTOR;
-    if (cap == in->cap)
-        cap *= BODY_FACTOR;
-    if (cap > c->frame.size)
-        cap = c->frame.size;
+    while (cap < need) { /* which is never more than the size */
+        cap = cap == 0                             ? BODY_FIRST
+              : cap <= c->frame.size / BODY_FACTOR ? cap * BODY_FACTOR
+                                                   : c->frame.size;
+        if (cap > c->frame.size)
+            cap = c->frame.size;
+    }
     if (cap - in->cap <= c->owner->options.incoming_max_bytes &&
         c->owner->incoming_bytes <= c->owner->options.incoming_max_bytes - (cap - in->cap))
         grown = realloc(in->body, cap);
@@ -142,7 +143,7 @@ static void deliver_whole(struct tinyproto_conn *c)
     c->in.cap = 0;
     c->in.len = 0;
     c->in.for_once = false;
-    if (apply_plugins(c, &offered.owned, &len)) {
+    if (apply_plugins(c, &offered.owned, &len) && c->state == TINYPROTO_OPEN) {
         message.ptr = offered.owned != NULL    ? offered.owned
                       : c->in.borrowed != NULL ? c->in.borrowed
                                                : (const uint8_t *)"";
@@ -273,7 +274,9 @@ static void on_step(struct tinyproto_conn *c, const struct tinyproto_step *step)
 static void hold(struct tinyproto_conn *c, const uint8_t *ptr, size_t len)
 {
     c->in.is_held = true;
-    if (len == 0)
+    if (c->in.stash != NULL) /* it is the rest of that */
+        c->in.stash_at = c->in.stash_len - len;
+    if (c->in.stash != NULL || len == 0)
         return;
     c->in.stash = mem_try_alloc(len);
     if (c->in.stash == NULL) {
@@ -281,6 +284,7 @@ static void hold(struct tinyproto_conn *c, const uint8_t *ptr, size_t len)
         return;
     }
     memcpy(c->in.stash, ptr, len);
+    c->in.stash_at = 0;
     c->in.stash_len = len;
 }
 
@@ -312,14 +316,17 @@ static void feed(struct tinyproto_conn *c, const uint8_t *ptr, size_t len)
 
 void incoming_unstash(struct tinyproto_conn *c)
 {
-    uint8_t *ptr = c->in.stash;
-    size_t len = c->in.stash_len;
+    struct incoming *in = &c->in;
 
-    c->in.stash = NULL;
-    c->in.stash_len = 0;
-    c->in.is_held = false;
-    feed(c, ptr != NULL ? ptr : (const uint8_t *)"", len);
-    mem_free(ptr);
+    in->is_held = false;
+    if (in->stash != NULL)
+        feed(c, in->stash + in->stash_at, in->stash_len - in->stash_at);
+    else
+        feed(c, (const uint8_t *)"", 0);
+    if (in->is_held)
+        return;
+    mem_free(in->stash);
+    in->stash = NULL;
 }
 
 /* ---- Reading ---- */
@@ -388,7 +395,8 @@ static bool read_once(struct tinyproto_conn *c)
 bool incoming_read(struct tinyproto_conn *c)
 {
     for (int i = 0; i < READS_A_TURN; i++) {
-        if (!conn_is_alive(c) || c->in.paused || c->in.eof || c->in.is_held)
+        if (!conn_is_alive(c) || c->in.paused || c->in.eof || c->in.is_held ||
+            outgoing_is_busy(&c->out))
             return false;
         if (read_once(c))
             return !c->in.is_held;

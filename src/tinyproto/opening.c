@@ -11,25 +11,20 @@
 #include <unistd.h>
 
 #include "conn_private.h"
+#include "lookup.h"
 #include "mem.h"
 
 #define ATTEMPT_MIN_MS 250
+#define LOOKUPS_MAX    16 /* of a client at a time; each is a thread */
 
 struct opening {
-    uv_getaddrinfo_t req;
-    struct tinyproto_conn *conn; /* NULL: ended while the resolver was at work */
-    bool is_resolving;
-    struct sockaddr_un un;
+    struct tinyproto_conn *conn;
+    struct list waiting;   /* in owner->unresolved */
+    struct lookup *lookup; /* at work */
+    struct tinyproto_address target;
     struct addrinfo *list, *next;
     int error; /* of the last attempt */
 };
-
-static void opening_free(struct opening *o)
-{
-    if (o->list != NULL)
-        freeaddrinfo(o->list);
-    mem_free(o);
-}
 
 void opening_cancel(struct tinyproto_conn *c)
 {
@@ -38,11 +33,14 @@ void opening_cancel(struct tinyproto_conn *c)
     c->opening = NULL;
     if (o == NULL)
         return;
-    o->conn = NULL;
-    if (o->is_resolving)
-        (void)uv_cancel((uv_req_t *)&o->req); /* freed by on_resolved, soon or late */
-    else
-        opening_free(o);
+    list_remove(&o->waiting);
+    if (o->lookup != NULL) {
+        lookup_cancel(o->lookup);
+        c->owner->n_lookups--; /* another's turn comes with the loop's */
+    }
+    if (o->list != NULL)
+        freeaddrinfo(o->list);
+    mem_free(o);
 }
 
 static void note_peer(struct tinyproto_conn *c)
@@ -145,52 +143,66 @@ void opening_next(struct tinyproto_conn *c)
     conn_end(c, TINYPROTO_E_CONNECT, o->error);
 }
 
-static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *list)
+static void on_looked_up(void *arg, int status, struct addrinfo *list)
 {
-    struct opening *o = req->data;
-    struct tinyproto_conn *c = o->conn;
+    struct opening *o = arg;
+    struct endpoint *owner = o->conn->owner;
 
-    o->is_resolving = false;
+    o->lookup = NULL;
+    owner->n_lookups--;
     o->list = list;
     o->next = list;
-    if (c == NULL) {
-        opening_free(o);
-    } else if (status != 0) {
-        conn_end(c, TINYPROTO_E_RESOLVE,
-                 status == UV_EAI_NONAME || status == UV_EAI_NODATA ? EAI_NONAME
-                 : status == UV_EAI_AGAIN                           ? EAI_AGAIN
-                                                                    : EAI_FAIL);
-    } else {
-        opening_next(c);
+    if (status == 0)
+        opening_next(o->conn);
+    else
+        conn_end(o->conn, TINYPROTO_E_RESOLVE, status);
+    opening_look_up(owner);
+}
+
+static void print_port(const struct opening *o, char out[8])
+{
+    snprintf(out, 8, "%u", (unsigned)o->target.port);
+}
+
+void opening_look_up(struct endpoint *e)
+{
+    struct list *node;
+    char port[8];
+
+    while (e->n_lookups < LOOKUPS_MAX && (node = list_pop_front(&e->unresolved)) != NULL) {
+        struct opening *o = list_entry(node, struct opening, waiting);
+
+        print_port(o, port);
+        o->lookup = lookup_start(e->loop, o->target.host, port, on_looked_up, o);
+        if (o->lookup != NULL)
+            e->n_lookups++;
+        else
+            conn_end(o->conn, TINYPROTO_E_RESOLVE, EAI_MEMORY);
     }
 }
 
-static void resolve(struct tinyproto_conn *c, const struct tinyproto_address *address)
+static void resolve(struct tinyproto_conn *c)
 {
-    struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
-                              .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV };
+    const struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
+                                    .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV };
     struct opening *o = c->opening;
     char port[8];
 
-    snprintf(port, sizeof(port), "%u", (unsigned)address->port);
-    if (getaddrinfo(address->host, port, &hints, &o->list) == 0) { /* asks nobody */
+    print_port(o, port);
+    if (getaddrinfo(o->target.host, port, &hints, &o->list) == 0) { /* asks nobody */
         o->next = o->list;
         opening_next(c);
         return;
     }
-    hints.ai_flags = AI_NUMERICSERV | AI_ADDRCONFIG;
     o->list = NULL;
-    o->req.data = o;
-    if (uv_getaddrinfo(c->owner->loop, &o->req, on_resolved, address->host, port, &hints) != 0) {
-        conn_end(c, TINYPROTO_E_RESOLVE, EAI_MEMORY);
-        return;
-    }
-    o->is_resolving = true;
+    list_push_back(&c->owner->unresolved, &o->waiting);
+    opening_look_up(c->owner);
 }
 
 void opening_start(struct tinyproto_conn *c, const struct tinyproto_address *address)
 {
     struct opening *o = mem_try_calloc(1, sizeof(*o));
+    struct sockaddr_un un = { .sun_family = AF_UNIX };
 
     if (o == NULL) {
         conn_end(c, TINYPROTO_E_MEMORY, 0);
@@ -198,14 +210,15 @@ void opening_start(struct tinyproto_conn *c, const struct tinyproto_address *add
     }
     c->opening = o;
     o->conn = c;
+    o->target = *address;
+    list_init(&o->waiting);
     c->life_kind = DUE_OPEN;
     deadline_set(&c->owner->deadlines, DUE_OPEN, &c->life, c->open_ms);
     if (!address->is_unix) {
-        resolve(c, address);
+        resolve(c);
         return;
     }
-    o->un.sun_family = AF_UNIX;
-    memcpy(o->un.sun_path, address->host, strnlen(address->host, sizeof(o->un.sun_path) - 1));
-    if (!attempt(c, (const struct sockaddr *)&o->un, sizeof(o->un)))
+    memcpy(un.sun_path, address->host, strlen(address->host));
+    if (!attempt(c, (const struct sockaddr *)&un, sizeof(un)))
         conn_end(c, TINYPROTO_E_CONNECT, o->error);
 }

@@ -123,21 +123,28 @@ static size_t cost_of(size_t len)
     return len <= TINYPROTO_MESSAGE_MAX ? len + sizeof(struct transmission) : len;
 }
 
-/* May a transmission of this size be queued? */
-static enum tinyproto_error admit(struct tinyproto_conn *c, uint64_t size, size_t cost)
+static bool is_too_large(const struct tinyproto_conn *c, uint64_t size)
 {
-    const struct tinyproto_options *o = &c->owner->options;
+    return size > c->owner->options.send_max || size > TINYPROTO_MESSAGE_MAX;
+}
 
-    if (size > o->send_max || size > TINYPROTO_MESSAGE_MAX)
-        return TINYPROTO_E_TOO_LARGE;
+/* May a transmission be queued? */
+static enum tinyproto_error find_room(struct tinyproto_conn *c, size_t cost)
+{
+    const size_t max = c->owner->options.queue_max_bytes;
+
     if (tinyproto_conn_state(c) >= TINYPROTO_CLOSING)
         return TINYPROTO_E_STATE;
-    if (!list_is_empty(&c->out.queue) &&
-        (cost > o->queue_max_bytes || c->out.queued > o->queue_max_bytes - cost)) {
+    if (!list_is_empty(&c->out.queue) && (cost > max || c->out.queued > max - cost)) {
         c->out.was_full = true;
         return TINYPROTO_E_QUEUE_FULL;
     }
     return TINYPROTO_OK;
+}
+
+static enum tinyproto_error admit(struct tinyproto_conn *c, uint64_t size, size_t cost)
+{
+    return is_too_large(c, size) ? TINYPROTO_E_TOO_LARGE : find_room(c, cost);
 }
 
 static void enqueue(struct tinyproto_conn *c, struct transmission *t, uint64_t size, size_t cost,
@@ -155,33 +162,44 @@ static void enqueue(struct tinyproto_conn *c, struct transmission *t, uint64_t s
 static enum tinyproto_error enqueue_owned(struct tinyproto_conn *c, uint8_t *ptr, size_t len,
                                           tinyproto_done_fn *done, void *arg)
 {
-    size_t cost = cost_of(len);
-    enum tinyproto_error err = admit(c, len, cost);
-    struct transmission *t = err == TINYPROTO_OK ? mem_try_calloc(1, sizeof(*t)) : NULL;
+    struct transmission *t = mem_try_calloc(1, sizeof(*t));
 
-    if (err == TINYPROTO_OK && t == NULL)
-        err = TINYPROTO_E_MEMORY;
-    if (err != TINYPROTO_OK)
-        return err;
+    if (t == NULL)
+        return TINYPROTO_E_MEMORY;
     t->ptr = ptr;
     t->owned = true;
-    enqueue(c, t, len, cost, done, arg);
+    enqueue(c, t, len, cost_of(len), done, arg);
     return TINYPROTO_OK;
+}
+
+/* What plugins made of a message is queued even if it has grown: they may have counted it. */
+static enum tinyproto_error enqueue_made(struct tinyproto_conn *c, uint8_t *ptr, size_t len,
+                                         tinyproto_done_fn *done, void *arg)
+{
+    if (is_too_large(c, len))
+        return TINYPROTO_E_TOO_LARGE;
+    if (tinyproto_conn_state(c) >= TINYPROTO_CLOSING) /* a plugin has closed it */
+        return TINYPROTO_E_STATE;
+    return enqueue_owned(c, ptr, len, done, arg);
 }
 
 /* Plugins get a block of their own: if one fails, the caller's bytes are as they were. */
 static enum tinyproto_error transmit_through_plugins(struct tinyproto_conn *c, const void *ptr,
                                                      size_t len, tinyproto_done_fn *done, void *arg)
 {
-    uint8_t *copy = malloc(len > 0 ? len : 1);
-    enum tinyproto_error err = TINYPROTO_E_MEMORY;
+    enum tinyproto_error err = find_room(c, cost_of(len));
+    uint8_t *copy = NULL;
 
-    if (copy != NULL) {
-        if (len > 0)
-            memcpy(copy, ptr, len);
-        err = plugins_transmit(c, &copy, &len) ? enqueue_owned(c, copy, len, done, arg)
-                                               : TINYPROTO_E_PLUGIN;
+    if (err == TINYPROTO_OK) {
+        copy = malloc(len > 0 ? len : 1);
+        err = copy != NULL ? TINYPROTO_OK : TINYPROTO_E_MEMORY;
     }
+    if (err != TINYPROTO_OK)
+        return err;
+    if (len > 0)
+        memcpy(copy, ptr, len);
+    err = plugins_transmit(c, &copy, &len) ? enqueue_made(c, copy, len, done, arg)
+                                           : TINYPROTO_E_PLUGIN;
     if (err != TINYPROTO_OK)
         free(copy);
     return err;
@@ -194,7 +212,7 @@ enum tinyproto_error tinyproto_transmit_then(struct tinyproto_conn *c, const voi
     enum tinyproto_error err;
     struct transmission *t;
 
-    if (plugins_have_transmit(c) && tinyproto_conn_state(c) < TINYPROTO_CLOSING)
+    if (plugins_have_transmit(c))
         return transmit_through_plugins(c, ptr, len, done, arg);
     err = admit(c, len, cost);
     if (err != TINYPROTO_OK)
@@ -220,8 +238,10 @@ enum tinyproto_error tinyproto_transmit_take(struct tinyproto_conn *c, void *ptr
 {
     enum tinyproto_error err;
 
-    if (!plugins_have_transmit(c) || tinyproto_conn_state(c) >= TINYPROTO_CLOSING)
-        return enqueue_owned(c, ptr, len, done, arg);
+    if (!plugins_have_transmit(c)) {
+        err = admit(c, len, cost_of(len));
+        return err == TINYPROTO_OK ? enqueue_owned(c, ptr, len, done, arg) : err;
+    }
     err = transmit_through_plugins(c, ptr, len, done, arg);
     if (err == TINYPROTO_OK)
         free(ptr);
@@ -296,13 +316,16 @@ void outgoing_go(struct tinyproto_conn *c)
 struct batch {
     struct iovec iov[3];
     size_t n;
-    size_t payload; /* bytes of it in the batch */
+    size_t len;     /* bytes in all */
+    size_t payload; /* of the first transmission */
 };
 
 static void batch_add(struct batch *b, const uint8_t *ptr, size_t len)
 {
-    if (len > 0)
-        b->iov[b->n++] = (struct iovec){ .iov_base = (void *)(uintptr_t)ptr, .iov_len = len };
+    if (len == 0)
+        return;
+    b->iov[b->n++] = (struct iovec){ .iov_base = (void *)(uintptr_t)ptr, .iov_len = len };
+    b->len += len;
 }
 
 static struct batch gather(const struct outgoing *out)
@@ -409,6 +432,7 @@ void outgoing_flush(struct tinyproto_conn *c)
         } else {
             moved += (size_t)n;
             c->moved = true;
+            c->out.blocked = (size_t)n < b.len; /* the socket is full */
             written(c, &b, (size_t)n);
         }
     }

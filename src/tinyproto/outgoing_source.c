@@ -78,6 +78,16 @@ static ssize_t read_stream(struct source *s, uint8_t *ptr, size_t len)
     return -ECANCELED;
 }
 
+static ssize_t read_file(const struct source *s, uint8_t *ptr, size_t len, int64_t offset)
+{
+    ssize_t n;
+
+    do {
+        n = pread(s->fd, ptr, len, offset);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
 /* In a thread of the pool. */
 static void on_work(uv_work_t *work)
 {
@@ -90,9 +100,7 @@ static void on_work(uv_work_t *work)
         if (s->offset < 0)
             n = read_stream(s, p->ptr + len, want - len);
         else
-            n = pread(s->fd, p->ptr + len, want - len, s->offset + (int64_t)len);
-        if (n < 0 && s->offset >= 0)
-            n = errno == EINTR ? 0 : -errno;
+            n = read_file(s, p->ptr + len, want - len, s->offset + (int64_t)len);
         if (n > 0)
             len += (size_t)n;
         if (s->offset < 0)

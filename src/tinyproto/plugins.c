@@ -5,18 +5,25 @@
 #include "conn_private.h"
 #include "mem.h"
 
+static void plugin_close(const struct plugin_use *use)
+{
+    if (use->plugin.open != NULL && use->plugin.close != NULL)
+        use->plugin.close(use->state);
+}
+
 enum tinyproto_error plugins_add(struct tinyproto_conn *c, const struct tinyproto_plugin *p)
 {
-    struct plugin_use *grown =
-        mem_try_realloc(c->plugins, (c->n_plugins + 1) * sizeof(*c->plugins));
-    void *state = p->arg;
+    struct plugin_use use = { .plugin = *p, .state = p->arg }, *grown;
 
-    if (grown == NULL)
-        return TINYPROTO_E_MEMORY;
-    c->plugins = grown;
-    if (p->open != NULL && !p->open(p->arg, c, &state))
+    if (p->open != NULL && !p->open(p->arg, c, &use.state)) /* which may add others */
         return TINYPROTO_E_PLUGIN;
-    c->plugins[c->n_plugins++] = (struct plugin_use){ .plugin = *p, .state = state };
+    grown = mem_try_realloc(c->plugins, (c->n_plugins + 1) * sizeof(*c->plugins));
+    if (grown == NULL) {
+        plugin_close(&use);
+        return TINYPROTO_E_MEMORY;
+    }
+    c->plugins = grown;
+    c->plugins[c->n_plugins++] = use;
     return TINYPROTO_OK;
 }
 
@@ -52,11 +59,7 @@ bool plugins_receive(const struct tinyproto_conn *c, size_t n, uint8_t **ptr, si
 
 void plugins_close(struct tinyproto_conn *c)
 {
-    while (c->n_plugins-- > 0) {
-        const struct plugin_use *use = &c->plugins[c->n_plugins];
-
-        if (use->plugin.open != NULL && use->plugin.close != NULL)
-            use->plugin.close(use->state);
-    }
+    while (c->n_plugins > 0)
+        plugin_close(&c->plugins[--c->n_plugins]);
     mem_free(c->plugins);
 }

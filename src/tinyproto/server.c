@@ -69,9 +69,9 @@ static void on_stopping(struct endpoint *e)
 {
     struct tinyproto_server *s = of_endpoint(e);
 
-    acceptor_close(s->acceptor, on_acceptor_closed, s);
-    for (size_t i = 0; i < s->n_listens; i++)
+    for (size_t i = 0; i < s->n_listens; i++) /* first: afterwards they may be another server's */
         listening_remove(&s->listens[i].address);
+    acceptor_close(s->acceptor, on_acceptor_closed, s);
 }
 
 static void on_post_loop(struct endpoint *e)
@@ -108,11 +108,15 @@ static bool is_full(const struct tinyproto_server *s)
     return (limit != 0 && s->e.count >= limit) || s->e.count >= s->descriptor_limit;
 }
 
-/* Too many to end them all in order. */
+/* Too many to end them all in order. What came is read: else the close would be a reset, which may
+ * destroy the answer. */
 static void refuse_at_once(int fd)
 {
     const uint8_t byte = TINYPROTO_BYTE_LIMIT;
+    uint8_t unread[256];
+    ssize_t n = recv(fd, unread, sizeof(unread), MSG_DONTWAIT);
 
+    (void)n;
     (void)send(fd, &byte, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
     close(fd);
 }
@@ -235,6 +239,8 @@ enum tinyproto_error tinyproto_server_add_address(struct tinyproto_server *s,
 
     if (s->e.is_open)
         return TINYPROTO_E_STATE;
+    if (!address_is_valid(address))
+        return TINYPROTO_E_ARGUMENT;
     grown = mem_try_realloc(s->listens, (s->n_listens + 1) * sizeof(*s->listens));
     if (grown == NULL)
         return TINYPROTO_E_MEMORY;

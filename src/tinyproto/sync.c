@@ -16,6 +16,7 @@
 
 #define STALL_MS       5000
 #define KEPT_MAX_BYTES (64u * 1024 * 1024) /* messages that came during a transmit */
+#define KEPT_OVERHEAD  1024                /* and so much for each, whatever its size */
 
 struct kept {
     struct list node;
@@ -39,7 +40,7 @@ struct tinyproto_sync {
     bool is_ready;
     bool is_sent;
     bool in_transmit;
-    struct tinyproto_cause sent;
+    enum tinyproto_error sent;
     tinyproto_sync_data_fn *data; /* NULL: the next message is received whole */
     void *data_arg;
     uint64_t size;    /* of a message in pieces */
@@ -91,10 +92,17 @@ static void end_with(struct tinyproto_sync *s, enum tinyproto_error err)
     tinyproto_abort(s->conn);
 }
 
+/* In kept_bytes; one message is kept whatever its size. */
+static size_t kept_cost(size_t len)
+{
+    return len < KEPT_MAX_BYTES - KEPT_OVERHEAD ? len + KEPT_OVERHEAD : KEPT_MAX_BYTES;
+}
+
 static void on_message(struct tinyproto_conn *conn, struct tinyproto_message *message)
 {
     struct tinyproto_sync *s = of_conn(conn);
-    bool fits = list_is_empty(&s->kept) || message->len <= KEPT_MAX_BYTES - s->kept_bytes;
+    bool fits =
+        list_is_empty(&s->kept) || kept_cost(message->len) <= KEPT_MAX_BYTES - s->kept_bytes;
     struct kept *k = fits ? mem_try_calloc(1, sizeof(*k)) : NULL;
 
     if (k != NULL)
@@ -105,7 +113,7 @@ static void on_message(struct tinyproto_conn *conn, struct tinyproto_message *me
         return;
     }
     k->len = message->len;
-    s->kept_bytes += message->len < KEPT_MAX_BYTES ? message->len : KEPT_MAX_BYTES;
+    s->kept_bytes += kept_cost(message->len);
     list_push_back(&s->kept, &k->node);
     if (!s->in_transmit)
         tinyproto_conn_pause(conn);
@@ -135,7 +143,7 @@ static void on_sent(void *arg, struct tinyproto_conn *conn, const struct tinypro
 
     (void)conn;
     s->is_sent = true;
-    s->sent = *why;
+    s->sent = why->err;
 }
 
 /* ---- Waiting ---- */
@@ -229,7 +237,7 @@ static void destroy(struct tinyproto_sync *s)
     while (s->timer_is_open || s->client_is_open)
         (void)uv_run(&s->loop, UV_RUN_ONCE);
     tinyproto_client_free(s->client);
-    (void)uv_run(&s->loop, UV_RUN_DEFAULT); /* a resolver that is still at work */
+    (void)uv_run(&s->loop, UV_RUN_DEFAULT); /* what was closed last */
     (void)uv_loop_close(&s->loop);
     while ((node = list_pop_front(&s->kept)) != NULL) {
         struct kept *k = list_entry(node, struct kept, node);
@@ -346,9 +354,9 @@ static enum tinyproto_error finish_transmit(struct tinyproto_sync *s, enum tinyp
     s->in_transmit = true;
     wait_for(s, is_sent, timeout_ms);
     s->in_transmit = false;
-    if (s->is_sent)
-        return tell(why, s->sent.err, s->sent.system);
-    if (s->conn == NULL)
+    if (s->is_sent && s->sent == TINYPROTO_OK)
+        return tell(why, TINYPROTO_OK, 0);
+    if (s->conn == NULL) /* which knows better than `sent` why */
         return tell_end(s, why);
     return give_up(s, TINYPROTO_E_TIMEOUT, why);
 }
@@ -384,7 +392,7 @@ static bool take_kept(struct tinyproto_sync *s, void **ptr, size_t *len)
     k = list_entry(node, struct kept, node);
     *ptr = k->ptr;
     *len = k->len;
-    s->kept_bytes -= k->len < KEPT_MAX_BYTES ? k->len : KEPT_MAX_BYTES;
+    s->kept_bytes -= kept_cost(k->len);
     mem_free(k);
     return true;
 }

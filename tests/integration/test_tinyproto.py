@@ -455,6 +455,21 @@ def test_chat(start, chatters):
     assert second.wait() == 0, second.err
 
 
+def test_a_chat_client_reads_no_faster_than_it_transmits(start):
+    server = start("tinyproto-chat-server")
+    client = subprocess.Popen([PROGRAMS / "tinyproto-chat-client", "--connect", server.address],
+                              stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    line = b"x" * 1000000 + b"\n"  # 100 of them are more than its queue takes
+    try:
+        for _ in range(100):
+            client.stdin.write(line)
+        _, err = client.communicate(timeout=PATIENCE)
+        assert (client.returncode, err) == (0, b"")
+    finally:
+        client.kill()
+        client.wait()
+
+
 def test_chat_client_whose_server_ends(start, chatters):
     server = start("tinyproto-chat-server")
     with listen_in(server) as raw:

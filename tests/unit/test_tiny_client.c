@@ -229,6 +229,109 @@ static void is_freed_in_the_middle_of_it(void **state)
     assert_string_equal(f->log.text, "done:19 failed:19 shutdown:19 ");
 }
 
+static void note_the_end(struct tinyproto_client *client)
+{
+    hook_log(tinyproto_client_arg(client), "over");
+}
+
+/* Nothing else is in the loop, and no hook runs: the stop is noticed all the same. */
+static void stops_on_a_loop_without_anything_else(void **state)
+{
+    struct hook_log log = HOOK_LOG_INIT;
+    const struct tinyproto_client_hooks hooks = { .arg = &log, .post_loop = note_the_end };
+    struct tinyproto_client *client;
+    uv_loop_t loop;
+
+    (void)state;
+    table_require(uv_loop_init(&loop) == 0, "loop");
+    for (int turns = 0; turns < 2; turns++) { /* before its first turn, and after */
+        table_require(tinyproto_client_new(&hooks, NULL, &loop, &client) == TINYPROTO_OK, "client");
+        for (int i = 0; i < turns * 3; i++)
+            (void)uv_run(&loop, UV_RUN_NOWAIT);
+        assert_true(uv_loop_alive(&loop));
+        tinyproto_client_stop(client);
+        (void)uv_run(&loop, UV_RUN_DEFAULT);
+        tinyproto_client_free(client);
+    }
+    assert_string_equal(log.text, "over over ");
+    assert_int_equal(uv_loop_close(&loop), 0);
+}
+
+/* Its time to connect begins with the connection, not with the loop's last turn. */
+static void may_connect_long_after_it_was_made(void **state)
+{
+    struct fixture *f = *state;
+    int fd;
+
+    tinyproto_client_set_timeout(f->client, 600);
+    (void)poll(NULL, 0, 800);
+    assert_non_null(tinyproto_client_connect(f->client, "127.0.0.1", f->port));
+    fd = run(f);
+    peer_expect(fd, "ff");
+    (void)poll(NULL, 0, 40);
+    peer_send(fd, "ff");
+    close(fd);
+    join(f);
+    assert_string_equal(f->log.text, "pre post:0 shutdown:0 ");
+}
+
+static void wakes_the_loop(uv_timer_t *timer)
+{
+    *(bool *)timer->data = true;
+}
+
+static void run_for(uv_loop_t *loop, uint64_t ms)
+{
+    uv_timer_t timer;
+    bool is_over = false;
+
+    (void)uv_timer_init(loop, &timer);
+    timer.data = &is_over;
+    (void)uv_timer_start(&timer, wakes_the_loop, ms, 0);
+    while (!is_over)
+        (void)uv_run(loop, UV_RUN_ONCE);
+    uv_close((uv_handle_t *)&timer, NULL);
+    (void)uv_run(loop, UV_RUN_NOWAIT);
+}
+
+/* 00 is a refusal if nothing follows: while paused that cannot be known. */
+static void a_pause_puts_off_what_a_lone_zero_means(void **state)
+{
+    struct fixture *f = *state;
+    const struct tinyproto_client_hooks hooks = { .arg = f, .conn_shutdown = on_shutdown };
+    struct tinyproto_options options;
+    struct tinyproto_conn *conn;
+    struct tinyproto_client *client;
+    uv_loop_t loop;
+    int fd;
+
+    tinyproto_client_options(&options);
+    options.grace_ms = 400;
+    table_require(uv_loop_init(&loop) == 0, "loop");
+    table_require(tinyproto_client_new(&hooks, &options, &loop, &client) == TINYPROTO_OK, "client");
+    tinyproto_client_set_handler(client, &f->handler);
+    conn = tinyproto_client_connect(client, "127.0.0.1", f->port);
+    assert_int_equal(tinyproto_transmit(conn, "x", 1), TINYPROTO_OK);
+    fd = peer_accept(f->listener);
+    peer_send(fd, "ff");
+    run_for(&loop, 50);
+    peer_expect(fd, "ff 00000001");
+    peer_send(fd, "00");
+    run_for(&loop, 50);
+    tinyproto_conn_pause(conn);
+    run_for(&loop, 800);
+    assert_int_equal(tinyproto_conn_state(conn), TINYPROTO_OPEN);
+    tinyproto_conn_resume(conn);
+    peer_send(fd, "000002 ff 6263");
+    run_for(&loop, 50);
+    peer_expect(fd, "ff 78");
+    close(fd);
+    (void)uv_run(&loop, UV_RUN_DEFAULT);
+    assert_string_equal(f->log.text, "pre message:2 post:0 shutdown:0 ");
+    tinyproto_client_free(client);
+    assert_int_equal(uv_loop_close(&loop), 0);
+}
+
 static void its_queue_is_bounded(void **state)
 {
     struct fixture *f = *state;
@@ -548,6 +651,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(says_that_a_name_is_unknown, set_up, tear_down),
         cmocka_unit_test_setup_teardown(resolves_names, set_up, tear_down),
         cmocka_unit_test_setup_teardown(is_freed_in_the_middle_of_it, set_up, tear_down),
+        cmocka_unit_test(stops_on_a_loop_without_anything_else),
+        cmocka_unit_test_setup_teardown(may_connect_long_after_it_was_made, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_pause_puts_off_what_a_lone_zero_means, set_up, tear_down),
         cmocka_unit_test_setup_teardown(its_queue_is_bounded, set_up, tear_down),
         cmocka_unit_test_setup_teardown(receive_goes_before_the_hook, set_up, tear_down),
         cmocka_unit_test_setup_teardown(receive_is_told_of_the_end, set_up, tear_down),

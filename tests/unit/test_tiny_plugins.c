@@ -243,6 +243,80 @@ static void state_may_be_of_each_connection(void **state)
     served_stop(&f->served);
 }
 
+/* A count that goes on for what was not queued would be out of step with the peer's. */
+static void what_finds_no_room_does_not_reach_the_plugin(void **state)
+{
+    struct fixture *f = *state;
+    int fd;
+
+    f->plugin = (struct tinyproto_plugin){
+        .transmit = count, .open = open_counter, .close = close_counter, .arg = &f->log
+    };
+    f->options.queue_max_bytes = 10;
+    fd = start(f);
+    peer_send(fd, "ff 00000001 61 00000001 62");
+    hook_log_wait(&f->log, "message:b:4 ");
+    close(fd);
+    hook_log_wait(&f->log, "close:1");
+    served_stop(&f->served);
+}
+
+static bool opens_another(void *arg, struct tinyproto_conn *conn, void **state)
+{
+    const struct tinyproto_plugin other = { .receive = halved };
+
+    *state = arg;
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(tinyproto_conn_add_plugin(conn, &other), TINYPROTO_OK);
+    return true;
+}
+
+static void one_may_add_others_when_it_opens(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t bytes[4 + 256] = { [2] = 1 };
+    int fd;
+
+    f->plugin = (struct tinyproto_plugin){ .open = opens_another };
+    memset(bytes + 4, 'a', 256);
+    fd = start(f);
+    peer_send(fd, "ff");
+    peer_write(fd, bytes, sizeof(bytes));
+    hook_log_wait(&f->log, "message:a:0"); /* halved eight times */
+    close(fd);
+    hook_log_wait(&f->log, "post:");
+    served_stop(&f->served);
+}
+
+static bool remember_conn(void *arg, struct tinyproto_conn *conn, void **state)
+{
+    (void)arg;
+    *state = conn;
+    return true;
+}
+
+static bool aborts(void *state, uint8_t **ptr, size_t *len)
+{
+    (void)ptr;
+    (void)len;
+    tinyproto_abort(state);
+    return true;
+}
+
+static void one_that_aborts_ends_the_hooks(void **state)
+{
+    struct fixture *f = *state;
+    int fd;
+
+    f->plugin = (struct tinyproto_plugin){ .receive = aborts, .open = remember_conn };
+    fd = start(f);
+    peer_send(fd, "ff 00000001 61");
+    hook_log_wait(&f->log, "post:");
+    close(fd);
+    served_stop(&f->served);
+    assert_string_equal(f->log.text, "post:19 "); /* no message before */
+}
+
 static void who_cannot_open_ends(void **state)
 {
     struct fixture *f = *state;
@@ -264,6 +338,10 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(a_result_beyond_the_limit_fails_locally, set_up, tear_down),
         cmocka_unit_test_setup_teardown(state_may_be_of_each_connection, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_finds_no_room_does_not_reach_the_plugin, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(one_may_add_others_when_it_opens, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(one_that_aborts_ends_the_hooks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(who_cannot_open_ends, set_up, tear_down),
     };
 

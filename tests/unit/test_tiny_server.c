@@ -231,6 +231,48 @@ static void refuses_over_the_limit_and_serves_the_others(void **state)
                                  "shutdown:0 stop:0 ");
 }
 
+/* The answers are more than what waits for a socket at a time; no other input follows to wake anybody. */
+static void a_hundred_messages_may_come_in_one_segment(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t bytes[401] = { 0xff }, got[101];
+    int fd;
+
+    f->handler.transmission_received = NULL;
+    start(f);
+    fd = peer_connect(f->served.address);
+    peer_write(fd, bytes, sizeof(bytes));
+    assert_int_equal(peer_read(fd, got, sizeof(got)), sizeof(got));
+    for (size_t i = 0; i < sizeof(got); i++)
+        assert_int_equal(got[i], 0xff);
+    close(fd);
+    hook_log_wait(&f->log, "shutdown:0");
+    (void)stop(f);
+}
+
+/* More than are ended in order at a time, and their handshakes have come: still nobody sees a reset. */
+static void many_are_refused_without_a_reset(void **state)
+{
+    struct fixture *f = *state;
+    int fds[60];
+
+    f->options.connection_limit = 1;
+    served_start(&f->served, &f->hooks, &f->handler, &f->options);
+    for (size_t i = 0; i < TABLE_LEN(fds); i++) {
+        fds[i] = peer_connect(f->served.address);
+        peer_send(fds[i], "ff");
+    }
+    served_run(&f->served);
+    peer_expect(fds[0], "ff");
+    for (size_t i = 1; i < TABLE_LEN(fds); i++) {
+        peer_expect(fds[i], "fe");
+        peer_expect_end(fds[i]);
+    }
+    close(fds[0]);
+    hook_log_wait(&f->log, "shutdown:0");
+    (void)stop(f);
+}
+
 static void times_out(void **state)
 {
     static const struct {
@@ -393,6 +435,26 @@ static void starts_again(void **state)
     tinyproto_server_free(f->served.server);
 }
 
+/* Programs may fill an address by hand; this path would be cut, and be another's file. */
+static void a_path_that_does_not_fit_is_an_error(void **state)
+{
+    struct tinyproto_address address = { .is_unix = true };
+    struct tinyproto_server *server;
+
+    (void)state;
+    memset(address.host, 'x', 108);
+    table_require(tinyproto_server_new(NULL, NULL, NULL, &server) == TINYPROTO_OK, "server");
+    assert_int_equal(tinyproto_server_add_address(server, &address), TINYPROTO_E_ARGUMENT);
+    address.host[107] = '\0';
+    assert_int_equal(tinyproto_server_add_address(server, &address), TINYPROTO_OK);
+    address.is_unix = false;
+    memset(address.host, 'x', sizeof(address.host));
+    assert_int_equal(tinyproto_server_add_address(server, &address), TINYPROTO_E_ARGUMENT);
+    address.host[0] = '\0';
+    assert_int_equal(tinyproto_server_add_address(server, &address), TINYPROTO_E_ARGUMENT);
+    tinyproto_server_free(server);
+}
+
 static void says_which_address_is_taken(void **state)
 {
     struct fixture *f = *state;
@@ -450,6 +512,88 @@ static void transmits_from_other_threads(void **state)
     hook_log_wait(&f->log, "shutdown:0");
     id[0] = id[0] == '0' ? '1' : '0'; /* nobody: it is dropped */
     assert_int_equal(tinyproto_server_post_transmit(f->served.server, id, "abc", 3), TINYPROTO_OK);
+    (void)stop(f);
+}
+
+static void fill_the_queue(struct tinyproto_conn *conn)
+{
+    uint8_t bytes[900] = { 0 };
+
+    on_pre(conn);
+    assert_int_equal(tinyproto_transmit(conn, bytes, sizeof(bytes)), TINYPROTO_OK);
+    hook_log(log_of(conn), "full");
+}
+
+/* Takes a message of this size. */
+static void take(int fd, size_t size)
+{
+    uint8_t bytes[1024];
+
+    assert_int_equal(peer_read(fd, bytes, 4), 4);
+    assert_int_equal(bytes[2] << 8 | bytes[3], size);
+    peer_send(fd, "ff");
+    assert_int_equal(peer_read(fd, bytes, size), size);
+}
+
+/* A post that was taken is not lost because the send queue is full; what waits is bounded. */
+static void what_other_threads_post_waits_for_room(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t bytes[200] = { 0 };
+    char id[TINYPROTO_ID_MAX];
+    int fd;
+
+    f->hooks.conn_init = remember_id;
+    f->handler.pre_loop = fill_the_queue;
+    f->options.queue_max_bytes = 1000;
+    start(f);
+    fd = peer_connect(f->served.address);
+    peer_send(fd, "ff");
+    peer_expect(fd, "ff");
+    hook_log_wait(&f->log, "full");
+    memcpy(id, strstr(f->log.text, "id=") + 3, sizeof(id) - 1);
+    id[sizeof(id) - 1] = '\0';
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(
+            tinyproto_server_post_transmit(f->served.server, id, bytes, sizeof(bytes) - i),
+            TINYPROTO_OK);
+    assert_int_equal(tinyproto_server_post_transmit(f->served.server, id, bytes, sizeof(bytes)),
+                     TINYPROTO_E_QUEUE_FULL);
+    take(fd, 900);
+    for (size_t i = 0; i < 3; i++)
+        take(fd, sizeof(bytes) - i);
+    assert_int_equal(tinyproto_server_post_transmit(f->served.server, id, bytes, 1), TINYPROTO_OK);
+    take(fd, 1);
+    close(fd);
+    hook_log_wait(&f->log, "shutdown:0");
+    (void)stop(f);
+}
+
+/* What waits for a connection goes with it. */
+static void what_other_threads_post_may_be_too_late(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t bytes[200] = { 0 };
+    char id[TINYPROTO_ID_MAX];
+    int fd;
+
+    f->hooks.conn_init = remember_id;
+    f->handler.pre_loop = fill_the_queue;
+    f->options.queue_max_bytes = 1000;
+    start(f);
+    fd = peer_connect(f->served.address);
+    peer_send(fd, "ff");
+    hook_log_wait(&f->log, "full");
+    memcpy(id, strstr(f->log.text, "id=") + 3, sizeof(id) - 1);
+    id[sizeof(id) - 1] = '\0';
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(tinyproto_server_post_transmit(f->served.server, id, bytes, sizeof(bytes)),
+                         TINYPROTO_OK);
+    close(fd);
+    hook_log_wait(&f->log, "shutdown:");
+    for (int i = 0; i < 3; i++) /* the room is there again */
+        assert_int_equal(tinyproto_server_post_transmit(f->served.server, id, bytes, sizeof(bytes)),
+                         TINYPROTO_OK);
     (void)stop(f);
 }
 
@@ -561,6 +705,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(ends_as_specified, set_up, tear_down),
         cmocka_unit_test_setup_teardown(refuses_over_the_limit_and_serves_the_others, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(a_hundred_messages_may_come_in_one_segment, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(many_are_refused_without_a_reset, set_up, tear_down),
         cmocka_unit_test_setup_teardown(times_out, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_conflict_ends_after_the_stall_time, set_up, tear_down),
         cmocka_unit_test_setup_teardown(slow_peers_that_move_are_served, set_up, tear_down),
@@ -568,8 +715,11 @@ int main(void)
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(stops_with_connections_in_every_state, set_up, tear_down),
         cmocka_unit_test_setup_teardown(starts_again, set_up, tear_down),
+        cmocka_unit_test(a_path_that_does_not_fit_is_an_error),
         cmocka_unit_test_setup_teardown(says_which_address_is_taken, set_up, tear_down),
         cmocka_unit_test_setup_teardown(transmits_from_other_threads, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_other_threads_post_waits_for_room, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_other_threads_post_may_be_too_late, set_up, tear_down),
         cmocka_unit_test_setup_teardown(conn_init_may_refuse, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_queued_goes_out_before_the_close, set_up,
                                         tear_down),

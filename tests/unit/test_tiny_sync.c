@@ -185,6 +185,82 @@ static void a_receive_that_timed_out_goes_on(void **state)
     close(peer.listener);
 }
 
+/* The stall time does not run between calls, in which nobody looks. */
+static void a_message_may_wait_for_the_next_call(void **state)
+{
+    static const struct peer_case slow = { .name = "slow", .sends = "ff 00000003 61" };
+    struct peer peer = { .c = &slow };
+    struct tinyproto_address address;
+    struct tinyproto_sync *sync;
+    pthread_t thread;
+    size_t len;
+    void *ptr;
+    int port;
+
+    (void)state;
+    peer.listener = peer_listen(&port);
+    table_require(pthread_create(&thread, NULL, play, &peer) == 0, "thread");
+    assert_int_equal(tinyproto_address_set(&address, "127.0.0.1", port), TINYPROTO_OK);
+    assert_int_equal(tinyproto_sync_connect(&address, 10000, &sync, NULL), TINYPROTO_OK);
+    (void)pthread_join(thread, NULL);
+    tinyproto_sync_set_timeout(sync, 300);
+    assert_int_equal(tinyproto_sync_receive(sync, 100, &ptr, &len, NULL), TINYPROTO_E_TIMEOUT);
+    (void)poll(NULL, 0, 250);
+    peer_send(peer.fd, "6263");
+    assert_int_equal(tinyproto_sync_receive(sync, 10000, &ptr, &len, NULL), TINYPROTO_OK);
+    free(ptr);
+    close(peer.fd);
+    tinyproto_sync_close(sync);
+    close(peer.listener);
+}
+
+#define FLOOD 70000
+
+struct flood {
+    struct hook_log log;
+    int listener;
+};
+
+static void *pour(void *arg)
+{
+    static const uint8_t messages[4 * FLOOD];
+    struct flood *flood = arg;
+    const int size = 400000;
+    int fd = peer_accept(flood->listener);
+    uint8_t answers[4096];
+
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+    peer_send(fd, "ff");
+    peer_write(fd, messages, sizeof(messages) / 2);
+    hook_log(&flood->log, "flooded");
+    peer_write(fd, messages, sizeof(messages) / 2);
+    while (recv(fd, answers, sizeof(answers), 0) > 0)
+        ;
+    close(fd);
+    return NULL;
+}
+
+/* A transmit keeps what comes in the meantime, also messages without a byte, but not without end. */
+static void empty_messages_are_bounded_too(void **state)
+{
+    struct flood flood = { .log = HOOK_LOG_INIT };
+    struct tinyproto_address address;
+    struct tinyproto_sync *sync;
+    pthread_t thread;
+    int port;
+
+    (void)state;
+    flood.listener = peer_listen(&port);
+    table_require(pthread_create(&thread, NULL, pour, &flood) == 0, "thread");
+    assert_int_equal(tinyproto_address_set(&address, "127.0.0.1", port), TINYPROTO_OK);
+    assert_int_equal(tinyproto_sync_connect(&address, 10000, &sync, NULL), TINYPROTO_OK);
+    hook_log_wait(&flood.log, "flooded");
+    assert_int_equal(tinyproto_sync_transmit(sync, "x", 1, 20000, NULL), TINYPROTO_E_QUEUE_FULL);
+    tinyproto_sync_close(sync);
+    (void)pthread_join(thread, NULL);
+    close(flood.listener);
+}
+
 static void reads_and_prints_addresses(void **state)
 {
     static const struct {
@@ -248,6 +324,8 @@ int main(void)
         cmocka_unit_test(says_and_hears),
         cmocka_unit_test(tells_what_the_peer_did),
         cmocka_unit_test(a_receive_that_timed_out_goes_on),
+        cmocka_unit_test(a_message_may_wait_for_the_next_call),
+        cmocka_unit_test(empty_messages_are_bounded_too),
         cmocka_unit_test(reads_and_prints_addresses),
         cmocka_unit_test(every_error_has_a_text),
     };

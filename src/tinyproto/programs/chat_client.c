@@ -45,6 +45,8 @@ struct chat {
 
 /* ---- Input ---- */
 
+static void on_input(uv_poll_t *poll, int status, int events);
+
 static void stop_input(struct chat *chat)
 {
     if (chat->polls)
@@ -68,6 +70,16 @@ static void fail(struct chat *chat, const char *why)
     leave(chat);
 }
 
+/* Goes on reading what waits (on_input) until there is less to send. */
+static void on_said(void *arg, struct tinyproto_conn *conn, const struct tinyproto_cause *why)
+{
+    struct chat *chat = arg;
+
+    if (why->err == TINYPROTO_OK && !chat->is_leaving && chat->polls &&
+        tinyproto_conn_queued(conn) < LINE_MAX_BYTES)
+        (void)uv_poll_start(&chat->poll, UV_READABLE, on_input);
+}
+
 static void say(struct chat *chat)
 {
     enum tinyproto_error err;
@@ -76,7 +88,7 @@ static void say(struct chat *chat)
         leave(chat);
         return;
     }
-    err = tinyproto_transmit(chat->conn, chat->line, chat->len);
+    err = tinyproto_transmit_then(chat->conn, chat->line, chat->len, on_said, chat);
     chat->len = 0;
     if (err != TINYPROTO_OK)
         fail(chat, tinyproto_strerror(err));
@@ -116,9 +128,14 @@ static void read_input(struct chat *chat)
 
 static void on_input(uv_poll_t *poll, int status, int events)
 {
+    struct chat *chat = poll->data;
+
     (void)status;
     (void)events;
-    read_input(poll->data);
+    if (chat->conn != NULL && tinyproto_conn_queued(chat->conn) >= LINE_MAX_BYTES)
+        stop_input(chat);
+    else
+        read_input(chat);
 }
 
 static void on_idle(uv_idle_t *idle)
