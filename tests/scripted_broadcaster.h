@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -74,10 +75,13 @@ static inline void sb_hang_up(void)
 
 static inline void sb_accept(void)
 {
+    int yes = 1;
+
     sb_hang_up();
     assert_true(sb_work(sb.listener, SB_PATIENCE_MS));
     sb.fd = accept4(sb.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     assert_true(sb.fd >= 0);
+    setsockopt(sb.fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes)); /* what is sent is there */
 }
 
 /* `len` bytes. False: the client has closed. */

@@ -10,7 +10,8 @@
 
 #include "mem.h"
 
-#define FRAME_MARGIN 128 /* a message and so much must fit one frame to go whole */
+#define FRAME_MARGIN   128 /* a message and so much must fit one frame to go whole */
+#define PART_MIN_BYTES 512 /* of a part's body, even where its head leaves less of the frame */
 
 /* How far a notify is. Lives until its end. */
 struct sending {
@@ -166,17 +167,32 @@ static bool put_body(struct stateful_link *l, const struct notify *n, size_t len
     return true;
 }
 
-static bool send_frame(struct stateful_link *l, struct notify *n, struct lonely_message *m,
-                       size_t body_len, bool last)
+/* What is left to send, as far as it goes into a frame with a head of that length: a part may be less. */
+static uint64_t body_room(const struct stateful_link *l, const struct notify *n, bool in_parts,
+                          size_t head_len)
 {
+    const struct sending *s = sending_of(n);
+    uint64_t limit = frame_limit(l), left = s->length - s->at;
+    uint64_t most = limit > head_len + PART_MIN_BYTES ? limit - head_len : PART_MIN_BYTES;
+
+    return in_parts && left > most ? most : left;
+}
+
+/* False: the message cannot be read any more. */
+static bool send_frame(struct stateful_link *l, struct notify *n, struct lonely_message *m)
+{
+    const struct sending *s = sending_of(n);
     uint8_t *head = mem_alloc(LONELY_MESSAGE_HEAD_MAX_BYTES);
-    size_t len = 0;
-    bool good;
+    size_t len = 0, body_len;
+    bool good, last;
 
     m->direction = LONELY_S2B;
     m->minimal = stateful_client(l)->conf.websocket_minimal_headers;
     good = lonely_message_serialize_head(m, head, LONELY_MESSAGE_HEAD_MAX_BYTES, &len) == LONELY_OK;
     if (good) {
+        body_len = (size_t)body_room(l, n, m->type == LONELY_S2B_NOTIFY_STREAM, len);
+        last = s->at + body_len == s->length;
+        l->streaming = last ? NULL : n;
         expect(l, n, last);
         transport_frame(l->transport, len + body_len);
         transport_put(l->transport, (struct lonely_span){ head, len });
@@ -211,22 +227,11 @@ static bool send_whole(struct stateful_link *l, struct notify *n)
     f->compressed_sha512 = (struct lonely_span){ s->sha512, sizeof(s->sha512) };
     if (!sign(l, n, authorization, &f->authorization))
         return false;
-    if (!send_frame(l, n, &m, (size_t)s->length, true))
+    if (!send_frame(l, n, &m))
         source_failed(l, n);
     else
         notify_progress(n, n->size);
     return true;
-}
-
-static size_t part_bytes(const struct stateful_link *l, const struct notify *n)
-{
-    const struct sending *s = sending_of(n);
-    uint64_t limit = frame_limit(l), left = s->length - s->at;
-    /* Names, lengths and the fixed fields of the first part in the longer mode. */
-    uint64_t head = 512 + LONELY_AUTH_HMAC_MAX_BYTES + (s->part_id == 0 ? n->topic.len : 0);
-    uint64_t most = limit > head + 512 ? limit - head : 512;
-
-    return (size_t)(left < most ? left : most);
 }
 
 static bool send_part(struct stateful_link *l, struct notify *n)
@@ -235,8 +240,6 @@ static bool send_part(struct stateful_link *l, struct notify *n)
     uint8_t authorization[LONELY_AUTH_MAX_BYTES];
     struct lonely_message m = { .type = LONELY_S2B_NOTIFY_STREAM };
     struct lonely_msg_stream *f = &m.as.stream;
-    size_t len = part_bytes(l, n);
-    bool last = s->at + len == s->length;
 
     f->identifier = (struct lonely_span){ s->identifier, sizeof(s->identifier) };
     f->part_id = s->part_id;
@@ -247,8 +250,7 @@ static bool send_part(struct stateful_link *l, struct notify *n)
     f->compressed_sha512 = (struct lonely_span){ s->sha512, sizeof(s->sha512) };
     if (!sign(l, n, authorization, &f->authorization))
         return false;
-    l->streaming = last ? NULL : n;
-    if (!send_frame(l, n, &m, len, last)) {
+    if (!send_frame(l, n, &m)) {
         source_failed(l, n);
         return true;
     }
