@@ -27,7 +27,8 @@ static double mib(uint64_t bytes)
 
 void bar_draw(struct bar *b)
 {
-    uint64_t done = atomic_load(&b->done);
+    uint64_t sent = atomic_load(&b->done);
+    uint64_t done = sent < b->size ? sent : b->size; /* a file may have grown since */
     double spent_s = (double)(clock_mono_ms(&clock_system) - b->began_ms) / 1000;
     double part = b->size > 0 ? (double)done / (double)b->size : 1;
     char filled[WIDTH + 1];

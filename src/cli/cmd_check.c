@@ -127,6 +127,14 @@ static const char *unless_none(const char *value)
     return value != NULL && strcmp(value, "none") != 0 ? value : NULL;
 }
 
+static bool is_stopped(void *arg)
+{
+    struct check *k = arg;
+
+    waiter_wait(&k->waiter, -1, 0);
+    return k->waiter.stopped;
+}
+
 static void run_probe(struct check *k)
 {
     const struct probe_conf conf = {
@@ -136,6 +144,8 @@ static void run_probe(struct check *k)
         .key = unless_none(cli_value(k->args, "key")),
         .proxy = unless_none(cli_value(k->args, "proxy")),
         .timeout_ms = k->patience_ms,
+        .is_stopped = is_stopped,
+        .arg = k,
     };
 
     probe_run(&conf, &k->probe);
@@ -232,9 +242,6 @@ static bool check_secret(struct check *k)
     else if (code == CLI_FORBIDDEN)
         say("secret", "WRONG", "refused (%s); see --secrets%s", last_why(k),
             k->probe.has_clock ? "" : ", and compare the clocks");
-    else if (err == LONELY_CLIENT_REFUSED)
-        say("secret", "WRONG", "no good answer (%s); is to-subscriber of --secrets right?",
-            last_why(k));
     else
         say("secret", "?", "cannot be told: %s (%s)", lonely_client_error_str(err), last_why(k));
     return wrong(k, code);
@@ -279,11 +286,11 @@ static void not_delivered(struct check *k, const char *name, enum lonely_client_
 
     if (!k->http)
         say(name, "WRONG", "a message to ourselves did not come back");
-    else if (why == LONELY_CLIENT_REFUSED)
+    else if (why == LONELY_CLIENT_FORBIDDEN)
         say(name, "WRONG", "reached at %s, but %s; see --secrets", url, last_why(k));
     else
         say(name, "WRONG", "the broadcaster cannot post to %s; see --host and --bind", url);
-    wrong(k, CLI_FAILED);
+    wrong(k, k->http && why == LONELY_CLIENT_FORBIDDEN ? CLI_FORBIDDEN : CLI_FAILED);
 }
 
 static void check_delivery(struct check *k)
@@ -354,11 +361,10 @@ static void check_one(struct check *k)
     make_topic(k);
     printf("%s\n", k->url);
     run_probe(k);
-    if (!check_address(k) || !check_tls(k))
+    if (k->waiter.stopped || !check_address(k) || !check_tls(k))
         return;
     check_clock(k);
-    if (!k->waiter.stopped)
-        check_library(k);
+    check_library(k);
 }
 
 static enum cli_code run_all(struct check *k)

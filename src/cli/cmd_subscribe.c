@@ -128,15 +128,27 @@ static void take_message(struct subscriber *s, struct lonely_delivery *d)
     bool good = !keeps || folder_add(&s->folder, d, name);
 
     good = good && print_message(&s->printer, d, keeps ? name : NULL);
-    if (good && s->executor.words != NULL) {
-        good = cli_flush(); /* what is said of it comes before what the command says */
-        good = good && executor_start(&s->executor, d);
-    }
+    if (!good ||
+        s->executor.words != NULL)  /* what the command says comes after what is said of it; */
+        good = cli_flush() && good; /* why writing failed, now that errno says it */
+    if (good && s->executor.words != NULL)
+        good = executor_start(&s->executor, d);
     lonely_delivery_release(d);
     if (!good)
         end(s, CLI_FAILED);
     else if (s->left > 0 && --s->left == 0)
         end(s, CLI_GOOD);
+}
+
+/* Whatever it was that woke up: a child that ended is not told twice. */
+static void hear(struct subscriber *s, int fd, int64_t at_most_ms)
+{
+    waiter_wait(&s->waiter, fd, at_most_ms);
+    executor_reap(&s->executor);
+    if (s->waiter.stopped)
+        end(s, CLI_GOOD);
+    else if (waiter_timed_out(&s->waiter))
+        end(s, CLI_TIMED_OUT);
 }
 
 static void wait(struct subscriber *s, int64_t at_most_ms)
@@ -147,12 +159,7 @@ static void wait(struct subscriber *s, int64_t at_most_ms)
         end(s, CLI_FAILED);
         return;
     }
-    waiter_wait(&s->waiter, has_room ? lonely_subscription_fd(s->subscription) : -1, at_most_ms);
-    executor_reap(&s->executor);
-    if (s->waiter.stopped)
-        end(s, CLI_GOOD);
-    else if (waiter_timed_out(&s->waiter))
-        end(s, CLI_TIMED_OUT);
+    hear(s, has_room ? lonely_subscription_fd(s->subscription) : -1, at_most_ms);
 }
 
 /* One message, or a wait. */
@@ -172,11 +179,8 @@ static void step(struct subscriber *s)
         cli_complain("a message was lost: no room for it; see --spool-dir");
     else
         end(s, cli_explain(s->waiter.client, err, "subscribe"));
-    if (!s->over && err == LONELY_CLIENT_OK &&
-        (s->left & 63) == 0) /* signals are heard now and then */
-        waiter_wait(&s->waiter, -1, 0);
-    if (!s->over && s->waiter.stopped)
-        end(s, CLI_GOOD);
+    if (!s->over && err == LONELY_CLIENT_OK)
+        hear(s, -1, 0); /* however fast messages come */
 }
 
 /* ---- Until it is ready ---- */
@@ -207,7 +211,7 @@ static void look(struct subscriber *s)
     }
     err = lonely_subscription_next(s->subscription, 0, &d);
     if (err == LONELY_CLIENT_STATE)
-        end(s, cli_explain(c, last, "subscribe"));
+        end(s, cli_explain(c, last != LONELY_CLIENT_OK ? last : err, "subscribe"));
     else if (err == LONELY_CLIENT_OK || err == LONELY_CLIENT_TIMED_OUT)
         become_ready(s);
     else if (err != LONELY_CLIENT_SPOOL)
@@ -324,6 +328,17 @@ static enum cli_code run_client(struct cli_args *args, struct subscriber *s)
 
 /* ---- Arguments ---- */
 
+static bool has_no_receiver(const struct cli_args *args)
+{
+    const char *bind = cli_value(args, "bind");
+    size_t at = 0;
+    char *url = cli_next_broadcaster(args, &at);
+    bool http = strncmp(url, "http", 4) == 0;
+
+    mem_free(url);
+    return http && bind != NULL && strcmp(bind, "none") == 0;
+}
+
 static bool read_options(const struct cli_args *args, struct subscriber *s, int64_t *timeout_ms)
 {
     const char *exec = cli_value(args, "exec"), *output = cli_value(args, "output");
@@ -337,6 +352,10 @@ static bool read_options(const struct cli_args *args, struct subscriber *s, int6
     if (cli_value(args, "exact") == NULL && cli_value(args, "exact-hex") == NULL &&
         cli_value(args, "glob") == NULL) {
         cli_complain("--exact or --glob: at least one is needed");
+        return false;
+    }
+    if (has_no_receiver(args)) {
+        cli_complain("--bind: none: over http messages come to where it listens");
         return false;
     }
     s->printer = (struct printer){

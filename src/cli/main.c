@@ -2,7 +2,9 @@
  * lonelypsc: subscribes, notifies and checks from the shell. The table of its commands; what they do is
  * in cmd_<name>.c.
  */
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 #include "commands.h"
@@ -66,9 +68,24 @@ static enum cli_code run_line(int argc, char **argv)
     return CLI_USAGE;
 }
 
+/* Whoever was started without one of the three must not get a socket or a database in its place. They are
+ * open the wrong way round: using them fails, as it would without. */
+static bool open_missing(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 &&
+            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            return false;
+    }
+    return true;
+}
+
 int main(int argc, char **argv)
 {
-    enum cli_code code = run_line(argc, argv);
+    enum cli_code code;
 
-    return !cli_flush() && code == CLI_GOOD ? CLI_FAILED : (int)code;
+    if (!open_missing())
+        return CLI_FAILED;
+    code = run_line(argc, argv);
+    return code == CLI_GOOD && !cli_flush() ? CLI_FAILED : (int)code; /* else it was told before */
 }

@@ -105,7 +105,6 @@ static bool has_data(const struct printer *p, const struct lonely_delivery *d)
 static bool print_jsonl(const struct printer *p, const struct lonely_delivery *d, const char *file)
 {
     struct lonely_span topic = lonely_delivery_topic(d);
-    bool good = true;
 
     fputs("{\"topic\": ", stdout);
     text_print_json(stdout, topic);
@@ -120,11 +119,12 @@ static bool print_jsonl(const struct printer *p, const struct lonely_delivery *d
     }
     if (has_data(p, d)) {
         fputs(", \"data_base64\": \"", stdout);
-        good = delivery_each_piece(d, take_base64, stdout);
+        if (!delivery_each_piece(d, take_base64, stdout))
+            return false; /* a line that does not parse, rather than one that is cut */
         fputc('"', stdout);
     }
     fputs("}\n", stdout);
-    return good;
+    return true;
 }
 
 static bool print_text(const struct lonely_delivery *d)

@@ -75,6 +75,21 @@ static bool translate(const char *url, char out[2048])
     return tcp;
 }
 
+static bool has_port(const char *url)
+{
+    const char *host = strstr(url, "://") + 3, *bracket = strrchr(host, ']');
+
+    return strchr(bracket != NULL ? bracket : host, ':') != NULL;
+}
+
+static int on_progress(void *arg, curl_off_t all, curl_off_t now, curl_off_t all_up, curl_off_t up)
+{
+    const struct probe_conf *conf = arg;
+
+    (void)all, (void)now, (void)all_up, (void)up;
+    return conf->is_stopped(conf->arg); /* not 0: the end */
+}
+
 static void set_options(CURL *curl, const struct probe_conf *conf, struct probe *out)
 {
     char url[2048];
@@ -83,7 +98,7 @@ static void set_options(CURL *curl, const struct probe_conf *conf, struct probe 
     curl_easy_setopt(curl, CURLOPT_URL, url);
     if (tcp) {
         curl_easy_setopt(curl, CURLOPT_CONNECT_ONLY, 1L);
-        if (strchr(strstr(conf->url, "://") + 3, ':') == NULL)
+        if (!has_port(conf->url))
             curl_easy_setopt(curl, CURLOPT_PORT, TCP_PORT);
     }
     curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -92,6 +107,9 @@ static void set_options(CURL *curl, const struct probe_conf *conf, struct probe 
     curl_easy_setopt(curl, CURLOPT_HTTPPROXYTUNNEL, tcp ? 1L : 0L);
     curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, (long)conf->timeout_ms);
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
+    curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, on_progress);
+    curl_easy_setopt(curl, CURLOPT_XFERINFODATA, conf);
     curl_easy_setopt(curl, CURLOPT_USERAGENT, "lonelypsc/" LONELY_VERSION);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, on_header);

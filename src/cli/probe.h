@@ -27,6 +27,9 @@ struct probe_conf {
     const char *ca, *cert, *key; /* PEM files, or NULL */
     const char *proxy;           /* or NULL */
     int64_t timeout_ms;
+    bool (*is_stopped)(
+        void *arg); /* asked now and then; true: an end to it, whatever `result` says then */
+    void *arg;
 };
 
 void probe_run(const struct probe_conf *conf, struct probe *out);

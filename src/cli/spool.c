@@ -5,7 +5,6 @@
 #include "spool.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,7 +66,7 @@ int spool_fd(const struct cli_args *args, struct waiter *w, int fd, const char *
 
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
         return fd;
-    to = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    to = fd_open_unnamed(folder);
     if (to < 0)
         cli_complain("cannot keep the message in %s: %s; see --spool-dir", folder, strerror(errno));
     else if (copy(w, fd, to, name, folder) && lseek(to, 0, SEEK_SET) == 0) {

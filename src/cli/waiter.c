@@ -21,14 +21,19 @@ static uint64_t now_ms(void)
 
 bool waiter_init(struct waiter *w, int64_t timeout_ms)
 {
-    static const int stopping[] = { SIGINT, SIGTERM, SIGHUP, SIGCHLD };
+    static const int heard[] = { SIGINT, SIGTERM, SIGCHLD };
+    struct sigaction hangup;
     sigset_t set;
 
     sigemptyset(&set);
-    for (size_t i = 0; i < sizeof(stopping) / sizeof(stopping[0]); i++)
-        sigaddset(&set, stopping[i]);
+    for (size_t i = 0; i < sizeof(heard) / sizeof(heard[0]); i++)
+        sigaddset(&set, heard[i]);
+    if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN)
+        sigaddset(&set, SIGHUP); /* else of nohup(1): a signalfd would hear it all the same */
     sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGCHLD, SIG_DFL); /* inherited as ignored, no child would be left to wait for */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit of files is a full disk */
     *w = (struct waiter){
         .signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK),
         .wakeup = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),

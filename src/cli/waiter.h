@@ -18,8 +18,8 @@ struct waiter {
     bool stopped;                 /* SIGINT, SIGTERM or SIGHUP came */
 };
 
-/* From now on these signals only make `stopped`, SIGPIPE makes nothing, and children that end wake up:
- * before any thread begins. `timeout_ms` -1: none. False: complained. */
+/* From now on these signals only make `stopped` (SIGHUP not under nohup), SIGPIPE and SIGXFSZ make nothing,
+ * and children that end wake up: before any thread begins. `timeout_ms` -1: none. False: complained. */
 bool waiter_init(struct waiter *w, int64_t timeout_ms);
 void waiter_fini(struct waiter *w);
 

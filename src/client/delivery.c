@@ -3,9 +3,6 @@
  * ones, and what is beyond the client's budget, live in unlinked files of the spool folder.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,6 +10,7 @@
 
 #include "buf.h"
 #include "core.h"
+#include "fd.h"
 #include "mem.h"
 
 /* ---- Whole ones ---- */
@@ -227,31 +225,13 @@ struct incoming *incoming_begin(struct lonely_client *c, struct lonely_span topi
     return in;
 }
 
-/* A file without a name; for a moment it has one where the file system knows no other way. */
-static int open_spool(const char *dir)
-{
-    int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    size_t len = strlen(dir) + sizeof("/lonely-XXXXXX");
-    char *path;
-
-    if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
-        return fd;
-    path = mem_alloc(len);
-    snprintf(path, len, "%s/lonely-XXXXXX", dir);
-    fd = mkostemp(path, O_CLOEXEC);
-    if (fd >= 0)
-        unlink(path);
-    mem_free(path);
-    return fd;
-}
-
 static bool flush_to_file(struct incoming *in)
 {
     const uint8_t *at = in->memory.ptr;
     size_t left = in->memory.len;
 
     if (in->fd < 0)
-        in->fd = open_spool(in->client->conf.spool_dir);
+        in->fd = fd_open_unnamed(in->client->conf.spool_dir);
     while (left > 0 && in->fd >= 0) {
         ssize_t n = pwrite(in->fd, at, left, (off_t)in->in_file);
 

@@ -30,6 +30,8 @@ static enum lonely_client_error exhausted(const struct http_job *job)
 {
     if (job->ambiguous)
         return LONELY_CLIENT_AMBIGUOUS;
+    if (job->forged)
+        return LONELY_CLIENT_FORBIDDEN;
     if (job->bad)
         return LONELY_CLIENT_REFUSED;
     return job->reached ? LONELY_CLIENT_RETRIES_EXHAUSTED : LONELY_CLIENT_UNREACHABLE;
@@ -92,6 +94,21 @@ static void on_unanswered(struct http_job *job, const struct http_reply *reply)
         finish(job, LONELY_CLIENT_AMBIGUOUS);
 }
 
+static const char *complaint_of(enum http_verdict verdict)
+{
+    switch (verdict) {
+    case HTTP_JOB_BAD:
+        return ", and no usable answer";
+    case HTTP_JOB_FORGED:
+        return ", but the authorization of the answer is wrong: is to-subscriber of the secrets?";
+    case HTTP_JOB_DONE:
+    case HTTP_JOB_UNAVAILABLE:
+    case HTTP_JOB_STOP:
+        break;
+    }
+    return "";
+}
+
 static void on_answered(struct http_job *job, const struct http_reply *reply)
 {
     struct lonely_client *c = job->jobs->client;
@@ -106,14 +123,17 @@ static void on_answered(struct http_job *job, const struct http_reply *reply)
         return;
     }
     snprintf(why, sizeof(why), "%s%s: HTTP status %d%s", job->broadcaster->url, job->path,
-             reply->http_status, verdict == HTTP_JOB_BAD ? ", and no usable answer" : "");
+             reply->http_status, complaint_of(verdict));
     if (verdict == HTTP_JOB_STOP) {
         client_tell(c, err, why);
         finish(job, err);
         return;
     }
-    client_tell(c, LONELY_CLIENT_RETRIES_EXHAUSTED, why);
+    client_tell(
+        c, verdict == HTTP_JOB_FORGED ? LONELY_CLIENT_FORBIDDEN : LONELY_CLIENT_RETRIES_EXHAUSTED,
+        why);
     job->bad = job->bad || verdict == HTTP_JOB_BAD;
+    job->forged = job->forged || verdict == HTTP_JOB_FORGED;
     next(job);
 }
 

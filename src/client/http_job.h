@@ -25,6 +25,7 @@ enum http_verdict {
     HTTP_JOB_DONE,
     HTTP_JOB_UNAVAILABLE, /* the next broadcaster may do it */
     HTTP_JOB_BAD,         /* the same, but this one was not down: no use waiting for it */
+    HTTP_JOB_FORGED,      /* the same: an answer whose authorization is wrong */
     HTTP_JOB_STOP         /* no broadcaster will: `err` says why */
 };
 
@@ -60,7 +61,7 @@ struct http_job {
     char *url;
     char *authorization; /* the header line */
     const char *headers[2];
-    bool ambiguous, reached, bad;
+    bool ambiguous, reached, bad, forged;
     bool source_failed; /* set by the source: nobody will be sent the whole */
 };
 

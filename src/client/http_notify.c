@@ -129,7 +129,7 @@ static enum http_verdict judge(struct http_job *job, int http_status, struct lon
     if (result != LONELY_AUTH_OK) {
         if (tracer->bad_authorization != NULL)
             tracer->bad_authorization(tracer->arg, j->n->trace_id, lonely_auth_result_str(result));
-        return HTTP_JOB_BAD;
+        return result == LONELY_AUTH_UNAVAILABLE ? HTTP_JOB_BAD : HTTP_JOB_FORGED;
     }
     j->notified = reply.count;
     if (tracer->accepted != NULL)

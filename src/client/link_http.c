@@ -260,22 +260,25 @@ static bool prepare(struct http_job *job, struct lonely_auth_input *in)
     return true;
 }
 
-static bool is_good_answer(struct sub_call *call, struct lonely_span body)
+static enum http_verdict judge_answer(struct sub_call *call, struct lonely_span body)
 {
     struct lonely_stateless answer;
     struct lonely_auth_input in;
     enum lonely_stateless_type type = call->kind == CALL_CHECK
                                           ? LONELY_STATELESS_RESPONSE_CHECK_SUBSCRIPTIONS
                                           : LONELY_STATELESS_RESPONSE_GENERIC;
+    enum lonely_auth_result result;
 
     if (lonely_stateless_parse(type, body, &answer).err != LONELY_OK)
-        return false;
+        return HTTP_JOB_BAD;
     if (call->kind == CALL_CHECK)
         memcpy(call->theirs, answer.hash.ptr, sizeof(call->theirs));
     in = signed_fields(call, true);
     in.tracing = answer.tracing;
-    return client_verify(call->l->link.client, &in, lonely_auth_field(&answer.authorization)) ==
-           LONELY_AUTH_OK;
+    result = client_verify(call->l->link.client, &in, lonely_auth_field(&answer.authorization));
+    if (result == LONELY_AUTH_OK)
+        return HTTP_JOB_DONE;
+    return result == LONELY_AUTH_UNAVAILABLE ? HTTP_JOB_BAD : HTTP_JOB_FORGED;
 }
 
 static enum http_verdict judge(struct http_job *job, int http_status, struct lonely_span body,
@@ -286,7 +289,7 @@ static enum http_verdict judge(struct http_job *job, int http_status, struct lon
     if (http_status == 409 && call->kind == CALL_SINGLE)
         return HTTP_JOB_DONE;
     if (http_status >= 200 && http_status < 300)
-        return is_good_answer(call, body) ? HTTP_JOB_DONE : HTTP_JOB_BAD;
+        return judge_answer(call, body);
     if (http_status >= 502 && http_status <= 504)
         return HTTP_JOB_UNAVAILABLE;
     *err =

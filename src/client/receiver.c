@@ -113,7 +113,7 @@ static int check_authorization(struct call *call)
     }
     snprintf(why, sizeof(why), "a broadcaster's message was refused: %s",
              lonely_auth_result_str(result));
-    client_tell(call->receiver->client, LONELY_CLIENT_REFUSED, why);
+    client_tell(call->receiver->client, LONELY_CLIENT_FORBIDDEN, why);
     return status;
 }
 

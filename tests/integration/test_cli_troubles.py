@@ -56,6 +56,9 @@ def one_line(result, *parts):
     (("subscribe", "--broadcaster", "http://h", "--exact", "x", "--data", "some"), "--data: some"),
     (("subscribe", "--broadcaster", "http://h", "--exact", "x", "--jobs", "0"), "--jobs: 0"),
     (("subscribe", "--broadcaster", "http://h", "--exact", "x", "--transport", "udp"), "--transport: udp"),
+    (("subscribe", "--broadcaster", "http://h", "--exact", "x", "--bind", "none"), "--bind: none"),
+    (("subscribe", "--broadcaster", "http://h", "--exact", "x", "--bind", "none", "--host", "http://i"),
+     "--bind: none"),
     (("subscribe", "--broadcaster", "http://h", "-x"), "-x: unknown option"),
     (("subscribe", "--broadcaster", "http://h", "--exac", "x"), "--exac: unknown option"),
     (("subscribe", "--broadcaster", "http://h", "--broadcaster", "ws://h", "--exact", "x"), "--broadcaster: "),
@@ -296,8 +299,8 @@ def test_check_wrong_secret_of_the_way_back(start_ours, tmp_path):
     secrets["to-subscriber"] = json.loads(secrets_of(other).read_text())["to-subscriber"]
     (tmp_path / "mixed").write_text(json.dumps(secrets))
     result = run("check", "--broadcaster", ours.url("http"), "--secrets", tmp_path / "mixed")
-    assert result.returncode != 0
-    assert "to-subscriber" in result.stdout or verdicts(result.stdout)["host"] == "WRONG"
+    assert result.returncode == 4
+    assert "to-subscriber" in result.stdout and verdicts(result.stdout)["secret"] == "WRONG"
 
 
 @pytest.mark.parametrize("host, said", [("http://127.0.0.1:1", "cannot post to http://127.0.0.1:1/v1/receive"),

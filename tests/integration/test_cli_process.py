@@ -1,0 +1,151 @@
+"""lonelypsc as a process among others: descriptors and signals that it inherits and hands on, limits, interruptions."""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+
+import pytest
+
+from conftest import PATIENCE, Program, setup_folder, wait_until
+from shell_client import LONELYPSC, Subscriber, notify, run
+from test_client_library import start_ours  # fixture
+from test_cli_formats import notify_bytes
+
+CLOSED = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+
+
+def test_standard_descriptors_that_are_closed(broadcaster, tmp_path):
+    """None of its own files takes their place: neither is one written into, nor does a library mind."""
+    traces = tmp_path / "traces.db"
+    result = subprocess.run([*CLOSED, LONELYPSC, "notify", "--broadcaster", broadcaster.url, "t", "--message", "x",
+                             "--tracing", traces], timeout=PATIENCE)
+    assert result.returncode == 1  # the number could not be printed
+    with contextlib.closing(sqlite3.connect(traces)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert db.execute("SELECT count(*) FROM stateless_notifies").fetchall() == [(1,)]
+
+
+def test_commands_inherit_three_descriptors(broadcaster):
+    subscriber = Subscriber(broadcaster.url, "--exact", "t", "--count", 1, "--data", "never",
+                            "--exec", "ls /proc/self/fd")
+    assert notify(broadcaster.url, "t", "x") == 1
+    assert subscriber.wait() == 0
+    assert subscriber.out[2:] == ["0", "1", "2", "3"]  # 3: the folder that ls reads
+
+
+def test_children_though_nobody_waits_for_them(broadcaster):
+    """A parent that ignored SIGCHLD has handed that down."""
+    subscriber = Subscriber(broadcaster.url, "--exact", "t", "--count", 2, "--exec", "true",
+                            preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
+    for _ in range(2):
+        assert notify(broadcaster.url, "t", "x") == 1
+    assert subscriber.wait() == 0
+
+
+def test_nohup(broadcaster):
+    subscriber = Subscriber(broadcaster.url, "--exact", "t",
+                            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    subscriber.signal(signal.SIGHUP)
+    assert notify(broadcaster.url, "t", "x") == 1
+    subscriber.messages(1)
+    assert subscriber.stop() == 0
+
+
+def test_limit_of_files(broadcaster, tmp_path):
+    """Beyond ulimit -f nothing is left of a message, and the program says why it ends."""
+    limit = 65536
+    subscriber = Subscriber(broadcaster.url, "--exact", "t", "--output", tmp_path / "folder",
+                            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    assert notify_bytes(broadcaster.url, b"t", bytes(2 * limit)) == 1
+    assert subscriber.wait() == 1
+    assert len(subscriber.err) == 1 and "File too large" in subscriber.err[0], subscriber.err
+    assert os.listdir(tmp_path / "folder") == []
+
+
+def test_commands_that_end_at_once(broadcaster, tmp_path):
+    """However soon it ends, the next one is started; without --count."""
+    subscriber = Subscriber(broadcaster.url, "--exact", "t", "--data", "never", "--exec", "echo ended")
+    for _ in range(20):
+        assert notify(broadcaster.url, "t", "x") == 1
+    wait_until(lambda: subscriber.out.count("ended") == 20, "the commands")
+    assert subscriber.stop() == 0
+
+
+# ---- Standard output
+
+
+def subscribe_raw(broadcaster, **kwargs):
+    process = subprocess.Popen([LONELYPSC, "subscribe", "--broadcaster", broadcaster.url, "--bind", "127.0.0.1:0",
+                                "--glob", "*", "--format", "raw", "--count", "1"], stderr=subprocess.PIPE, text=True,
+                               **kwargs)
+    wait_until(lambda: broadcaster.query("SELECT count(*) FROM httppubsub_subscription_globs") == [(1,)],
+               "the subscription")
+    return process
+
+
+@pytest.mark.parametrize("size", [1, 3 << 20])
+def test_full_standard_output_is_told_once(broadcaster, size):
+    with open("/dev/full", "wb") as full:
+        process = subscribe_raw(broadcaster, stdout=full)
+    assert notify_bytes(broadcaster.url, b"t", bytes(size)) == 1
+    errors = process.communicate(timeout=PATIENCE)[1]
+    assert (process.returncode, errors) == (1, "lonelypsc: standard output: No space left on device\n")
+
+
+def test_reader_that_has_enough_of_a_large_message(broadcaster):
+    process = subscribe_raw(broadcaster, stdout=subprocess.PIPE)
+    assert notify_bytes(broadcaster.url, b"t", bytes(3 << 20)) == 1
+    assert process.stdout.read(1) == "\0"
+    process.stdout.close()
+    assert (process.wait(PATIENCE), process.stderr.read()) == (1, "")
+    process.stderr.close()
+
+
+# ---- check
+
+
+def test_check_is_interrupted():
+    """While a broadcaster keeps it waiting for a first answer."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(PATIENCE)
+        program = Program([LONELYPSC, "check", "--timeout", PATIENCE, "--broadcaster",
+                           f"http://127.0.0.1:{server.getsockname()[1]}"])
+        peer, _address = server.accept()
+        with peer:
+            began = time.monotonic()
+            program.signal(signal.SIGINT)
+            assert program.wait() == 1
+    assert time.monotonic() - began < PATIENCE / 2
+    assert program.err == ["lonelypsc: interrupted"]
+
+
+def test_check_knows_the_port_of_tcp():
+    result = run("check", "--broadcaster", "tcp://[::1]", "--timeout", 1)
+    assert result.returncode == 5
+    assert "3004" in result.stdout
+
+
+# ---- A secret of the way back that is another
+
+
+@pytest.mark.parametrize("scheme", ["token", "hmac"])
+def test_answers_that_are_not_authorized(start_ours, tmp_path, scheme):
+    """What the broadcaster has confirmed, nobody can tell: that is no good answer, and says which secret is wrong."""
+    ours = start_ours(scheme)
+    secrets = json.loads((ours.folder / "subscriber-secrets.json").read_text())
+    other = setup_folder(tmp_path / "other", to_broadcaster=scheme, to_subscriber=scheme)
+    secrets["to-subscriber"] = json.loads((other / "subscriber-secrets.json").read_text())["to-subscriber"]
+    (tmp_path / "mixed").write_text(json.dumps(secrets))
+    common = ("--broadcaster", ours.url("http"), "--secrets", tmp_path / "mixed",
+              "--outgoing-retries-per-broadcaster", 1)
+    for args in (("subscribe", "--exact", "t", "--bind", "127.0.0.1:0"), ("notify", "t", "--message", "x")):
+        result = run(*args, *common)
+        assert (result.returncode, result.stdout) == (4, ""), result.stderr
+        assert result.stderr.count("\n") == 1 and "to-subscriber" in result.stderr
+    assert run("check", *common).returncode == 4
