@@ -420,24 +420,25 @@ void stateful_part_end(struct stateful_link *l)
 
 /* ---- Small ones ---- */
 
-static bool is_small(const struct stateful_link *l, const struct lonely_message *m)
+static bool is_small(const struct stateful_link *l, const struct lonely_message *m,
+                     const struct enabled *by)
 {
     const struct lonely_msg_stream *p = &m->as.stream;
 
-    return !l->in.active && p->part_id == 0 && p->compressor == 0 &&
-           m->body.len == p->compressed_length &&
-           p->topic.len + m->body.len <= DELIVERY_INLINE_BYTES;
+    return !l->in.active && p->part_id == 0 && m->body.len == p->compressed_length &&
+           m->body.len <= DELIVERY_INLINE_BYTES &&
+           p->decompressed_length <= DELIVERY_INLINE_BYTES &&
+           p->topic.len + p->decompressed_length <= DELIVERY_INLINE_BYTES &&
+           (p->compressor == 0 || by != NULL);
 }
 
-/* SHA-512 on the stack: EVP would allocate its state. */
-static bool fits(struct lonely_span bytes, struct lonely_span sha512)
+/* On the stack: EVP would allocate its state. */
+static bool hash_small(struct lonely_span bytes, uint8_t sha512[LONELY_SHA512_BYTES])
 {
-    uint8_t computed[LONELY_SHA512_BYTES];
     SHA512_CTX hash;
 
     return SHA512_Init(&hash) == 1 && SHA512_Update(&hash, bytes.ptr, bytes.len) == 1 &&
-           SHA512_Final(computed, &hash) == 1 &&
-           memcmp(computed, sha512.ptr, sizeof(computed)) == 0;
+           SHA512_Final(sha512, &hash) == 1;
 }
 
 static void note_identifier(struct inbound *in, struct lonely_span identifier)
@@ -448,10 +449,10 @@ static void note_identifier(struct inbound *in, struct lonely_span identifier)
 }
 
 static void deliver_small(struct stateful_link *l, struct lonely_span topic,
-                          struct lonely_span body, struct lonely_span sha512)
+                          struct lonely_span body, const uint8_t sha512[LONELY_SHA512_BYTES])
 {
     struct lonely_client *c = stateful_client(l);
-    struct lonely_delivery *d = delivery_create(c, topic, body, sha512.ptr);
+    struct lonely_delivery *d = delivery_create(c, topic, body, sha512);
 
     acknowledge(l, true);
     if (d == NULL)
@@ -462,6 +463,23 @@ static void deliver_small(struct stateful_link *l, struct lonely_span topic,
     rest_when_full(l);
 }
 
+static void unpack_small(struct stateful_link *l, const struct enabled *by,
+                         const struct lonely_msg_stream *p, struct lonely_span body)
+{
+    uint64_t window = stateful_client(l)->conf.decompression_max_window_size;
+    uint8_t plain[DELIVERY_INLINE_BYTES], sha512[LONELY_SHA512_BYTES];
+    struct lonely_span bytes = { plain, (size_t)p->decompressed_length };
+    enum decompress_status status =
+        compressor_decompress(by->compressor, body, window, plain, bytes.len);
+
+    if (status != DECOMPRESS_OK)
+        stateful_fail(l, TRANSPORT_BAD_PAYLOAD, decompress_status_str(status));
+    else if (!hash_small(bytes, sha512))
+        stateful_fail(l, TRANSPORT_FAILED, "OpenSSL failed");
+    else
+        deliver_small(l, p->topic, bytes, sha512);
+}
+
 bool stateful_take_small(struct stateful_link *l, const struct lonely_message *m)
 {
     const struct lonely_msg_stream *p = &m->as.stream;
@@ -470,16 +488,21 @@ bool stateful_take_small(struct stateful_link *l, const struct lonely_message *m
                                         .identifier = p->identifier,
                                         .topic = p->topic,
                                         .hash = p->compressed_sha512 };
+    const struct enabled *by = p->compressor != 0 ? find(l, p->compressor) : NULL;
+    uint8_t sha512[LONELY_SHA512_BYTES];
 
-    if (!is_small(l, m))
+    if (!is_small(l, m, by))
         return false;
     note_identifier(&l->in, p->identifier);
     l->in.part_id = 0;
     if (!stateful_verify(l, &fields, true, p->authorization))
         return true;
-    if (fits(m->body, p->compressed_sha512))
-        deliver_small(l, p->topic, m->body, p->compressed_sha512);
-    else
+    if (!hash_small(m->body, sha512) ||
+        memcmp(sha512, p->compressed_sha512.ptr, sizeof(sha512)) != 0)
         stateful_fail(l, TRANSPORT_BAD_PAYLOAD, "a message that does not fit its hash");
+    else if (by != NULL)
+        unpack_small(l, by, p, m->body);
+    else
+        deliver_small(l, p->topic, m->body, sha512);
     return true;
 }

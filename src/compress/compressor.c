@@ -259,7 +259,7 @@ static ZSTD_DCtx *take_dctx(struct compressor *c, uint64_t max_window)
     return context;
 }
 
-/* ---- In memory ---- */
+/* ---- In memory: compressing ---- */
 
 size_t compressor_bound(size_t len)
 {
@@ -276,20 +276,6 @@ size_t compressor_compress(struct compressor *c, struct lonely_span in, uint8_t 
     len = ZSTD_compress2(context, to, cap, in.ptr, in.len);
     put_cctx(c, context);
     return ZSTD_isError(len) ? 0 : len;
-}
-
-enum decompress_status compressor_decompress(struct compressor *c, struct lonely_span in,
-                                             uint64_t max_window, uint8_t *to, size_t len)
-{
-    struct compress_stream *s = decompress_stream_begin(c, len, max_window);
-    enum decompress_status status;
-    size_t done;
-
-    if (s == NULL)
-        return DECOMPRESS_NO_MEMORY;
-    status = compress_stream_step(s, &in, true, to, len, &done);
-    compress_stream_end(s);
-    return status == DECOMPRESS_MORE ? DECOMPRESS_LENGTH : status;
 }
 
 /* ---- Streams ---- */
@@ -454,4 +440,20 @@ enum decompress_status compress_stream_step(struct compress_stream *s, struct lo
     if (s->cctx != NULL)
         return compress_step(s, in, last, to, cap, len);
     return decompress_step(s, in, last, to, cap, len);
+}
+
+/* ---- In memory: decompressing ---- */
+
+enum decompress_status compressor_decompress(struct compressor *c, struct lonely_span in,
+                                             uint64_t max_window, uint8_t *to, size_t len)
+{
+    struct compress_stream s = { .dctx = take_dctx(c, max_window), .left = len };
+    enum decompress_status status;
+    size_t done;
+
+    if (s.dctx == NULL)
+        return DECOMPRESS_NO_MEMORY;
+    status = decompress_step(&s, &in, true, to, len, &done);
+    put_dctx(c, s.dctx);
+    return status == DECOMPRESS_MORE ? DECOMPRESS_LENGTH : status;
 }

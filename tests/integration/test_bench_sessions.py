@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import urllib.request
 
 import pytest
 
@@ -134,11 +135,11 @@ def test_load_wants_known_names(start):
     assert run([LOAD], start(), "ws", "--colour", "red")[0] == 2
 
 
-def allocations(broadcaster, scheme, messages):
+def allocations(broadcaster, scheme, messages, *options):
     """How many times the library of a subscriber allocated until it had read so many."""
     client = subprocess.Popen(
         [LONELYPSC, "bench", "--library", "--json", "--publishers", "0", "--expect", str(messages),
-         "--seconds", str(PATIENCE), "--broadcaster", url(broadcaster, scheme)],
+         "--seconds", str(PATIENCE), "--broadcaster", url(broadcaster, scheme), *options],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "LD_PRELOAD": str(COUNTER)})
     try:
@@ -160,4 +161,26 @@ def test_the_library_allocates_nothing_for_a_small_message(start, scheme):
     broadcaster = start("none", "--set", "compression.allow_training=no",
                         "--set", "websocket.websocket_max_pending_sends=none")
     few, many = (allocations(broadcaster, scheme, n) for n in (500, 5000))
+    assert few > 0 and many - few < 450
+
+
+def compressed_messages(broadcaster):
+    admin = next(line.split()[2] for line in broadcaster.out if line.startswith("ready admin "))
+    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=PATIENCE) as answer:
+        text = answer.read().decode()
+    return int(re.search(r'^\w*session_compressed_messages_total\{direction="out"\} (\d+)', text, re.M)[1])
+
+
+@pytest.mark.parametrize("scheme", ["ws", "tcp"])
+def test_nor_for_a_compressed_one(start, tmp_path, scheme):
+    dictionary = tmp_path / "dictionary"
+    dictionary.write_bytes(bytes((i * 2654435761 % 2**32) >> 11 & 255 for i in range(1024)))  # what it sends
+    broadcaster = start("none", "--set", "compression.allow_training=no",
+                        "--set", "websocket.websocket_max_pending_sends=none",
+                        "--set", f"compression.dictionary=7 3 {dictionary}",
+                        "--set", "broadcaster.admin_listen=127.0.0.1:0")
+    wait_until(lambda: any("ready admin" in line for line in broadcaster.out), "the admin listener")
+    options = ("--dictionary", f"7 3 {dictionary}", "--initial-compression-dict-id", "7")
+    few, many = (allocations(broadcaster, scheme, n, *options) for n in (500, 5000))
+    assert compressed_messages(broadcaster) >= 5500
     assert few > 0 and many - few < 450
