@@ -50,7 +50,7 @@ extern "C" {
     X(LONELY_CLIENT_RETRIES_EXHAUSTED, "every broadcaster was unavailable at every attempt")    \
     X(LONELY_CLIENT_UNREACHABLE, "no broadcaster could be reached")                             \
     X(LONELY_CLIENT_REFUSED, "refused; do not repeat")                                          \
-    X(LONELY_CLIENT_FORBIDDEN, "refused: the authorization is wrong or missing")                \
+    X(LONELY_CLIENT_FORBIDDEN, "the authorization of the request or of its answer is wrong")    \
     X(LONELY_CLIENT_ABANDONED, "the client has no connection and makes no more attempts")       \
     X(LONELY_CLIENT_QUEUE_FULL, "a queue of the client is full; nothing was done")              \
     X(LONELY_CLIENT_STATE, "not allowed in this state")                                         \

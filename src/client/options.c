@@ -32,7 +32,8 @@
     X(secrets, secrets, PATH, "none", 0, 0, true,                                                  \
       "Secrets file (subscriber-secrets.json); none: authorization none both ways")                \
     X(bind, bind, "HOST:PORT", CONF_LISTEN, "127.0.0.1:3002", 0, 0, true,                          \
-      "HTTP: where the receiver listens; port 0: any free; none: only notify")                     \
+      "HTTP: where the receiver listens; port 0: any free; none: only notify, or, with host, the " \
+      "program's own server receives")                                                             \
     X(host, host, "URL", CONF_PATH, "none", 0, 0, true,                                            \
       "HTTP: how broadcasters reach the receiver, path and fragment allowed; none: made of bind")  \
     X(ca, ca, PATH, "none", 0, 0, true,                                                            \

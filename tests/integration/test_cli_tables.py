@@ -45,6 +45,22 @@ def test_the_manual_lists_the_options_of_the_library():
         assert re.findall(r"^Default: (.*)\.$", text, re.M) == ([default.group(1)] if default else []), name
 
 
+def meanings():
+    """Of the library's options, as --help has them."""
+    return {name: re.sub(r" \(default: [^()]*\)$", "", re.split(r"\s{2,}|\n\s+", rest, maxsplit=1)[-1])
+            for name, rest in options_of("subscribe")[1].items()}
+
+
+@pytest.mark.parametrize("page, item", [("lonelypsc.1", r"Fl Fl (\S+)"), ("lonelypsc.3", r"Cm (\S+) No = ")])
+def test_manuals_say_what_the_table_says(page, item):
+    section = re.search(r"^\.(?:Ss Options of the library|Sh OPTIONS)$(.*?)^\.S[hs]",
+                        (ROOT / "doc/man" / page).read_text(), re.M | re.S).group(1)
+    items = re.findall(rf"^\.It {item}.*\n((?:[^.].*\n)*)", section, re.M)
+    said = {name.replace("_", "-"): " ".join(re.sub(r"^Default: .*\.$", "", text, flags=re.M).split()).rstrip(".")
+            for name, text in items}
+    assert said == meanings()
+
+
 def complete(*words):
     """What bash's completion function answers when the last word is being typed."""
     script = BUILD / "src/cli/lonelypsc.bash"
