@@ -127,8 +127,8 @@ LONELY_API enum lonely_broadcaster_error
 lonely_broadcaster_open(const struct lonely_broadcaster_options *o, struct lonely_broadcaster **out,
                         struct lonely_broadcaster_why *why);
 
-/** Starts the threads; from now on requests are answered. Once. LONELY_BROADCASTER_OK, or _MACHINE: no
- * thread could be started; close it. */
+/** Starts the threads; from now on requests are answered. LONELY_BROADCASTER_OK, or _MACHINE: no thread
+ * could be started, and it is only to be closed; or it was started before, which changes nothing. */
 LONELY_API enum lonely_broadcaster_error
 lonely_broadcaster_start(struct lonely_broadcaster *b, struct lonely_broadcaster_why *why);
 
@@ -158,16 +158,18 @@ LONELY_API enum lonely_broadcaster_error
 lonely_broadcaster_reload(struct lonely_broadcaster *b, struct lonely_broadcaster_why *why);
 
 /** Accepts no more, finishes what was taken, for at most broadcaster.drain_timeout; then its threads end.
- * Does not wait. */
+ * Does not wait. Before start, or while it runs: takes effect as soon as the threads are there. */
 LONELY_API void lonely_broadcaster_drain(struct lonely_broadcaster *b);
 
-/** Ends everything now: what was taken is cancelled. Also during a drain. Does not wait. */
+/** Ends everything now: what was taken is cancelled. Also during a drain, and before start as drain. Does
+ * not wait. */
 LONELY_API void lonely_broadcaster_stop(struct lonely_broadcaster *b);
 
 /** Is any of its threads still at work? False before start. */
 LONELY_API bool lonely_broadcaster_is_running(struct lonely_broadcaster *b);
 
-/** Waits for its threads to end; once, after drain or stop. */
+/** Waits for its threads to end, after drain or stop; again it does nothing. Not from on_ready of an
+ * exchange, which runs on such a thread; nor close. */
 LONELY_API void lonely_broadcaster_join(struct lonely_broadcaster *b);
 
 /** Frees; stops and joins first where that was not done. Its mount is gone with it; exchanges that are not

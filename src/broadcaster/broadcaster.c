@@ -342,10 +342,11 @@ bool broadcaster_start(struct broadcaster *b, char error[256])
     return true;
 }
 
+/* All, also those that are not started yet: they will find it. */
 static void command_all(struct broadcaster *b, enum worker_state to)
 {
     atomic_store(&b->draining, true);
-    for (size_t i = 0; i < b->started; i++)
+    for (size_t i = 0; i < b->worker_count; i++)
         worker_command(b->workers[i], to);
 }
 

@@ -95,7 +95,8 @@ void broadcaster_set_keys(struct broadcaster *b, struct keys *keys);
 /* Starts the threads of the workers; from now on requests are answered. */
 bool broadcaster_start(struct broadcaster *b, char error[256]);
 
-/* Stops accepting, finishes what was taken, at most for broadcaster.drain_timeout. Any thread. */
+/* Stops accepting, finishes what was taken, at most for broadcaster.drain_timeout. Any thread, as the next
+ * one; before start it takes effect with it. */
 void broadcaster_drain(struct broadcaster *b);
 
 /* Ends everything now: what was taken is cancelled. Any thread. */

@@ -305,6 +305,8 @@ enum lonely_broadcaster_error lonely_broadcaster_start(struct lonely_broadcaster
     sigset_t before;
     bool good;
 
+    if (l->started)
+        return fail(LONELY_BROADCASTER_MACHINE, why, "it was started before");
     block_signals(&before);
     good = broadcaster_start(l->b, error);
     restore_signals(&before);

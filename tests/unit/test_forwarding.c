@@ -461,6 +461,27 @@ static void test_end(void **state)
     assert_int_equal(inserts, 3);
 }
 
+/* Who came while a row was being removed is told, too: a worker waits for them. */
+static void test_end_during_removal(void **state)
+{
+    struct forwarding_fixture *t = *state;
+    struct answer a, left, b;
+    unsigned ended = 0;
+
+    add(t, 0, STORE_EXACT, "x", &a);
+    settle(t);
+    hold = true;
+    take_away(t, 0, STORE_EXACT, "x", &left);
+    add(t, 1, STORE_EXACT, "x", &b);
+    forwarding_end(t->f, &t->workers[0], on_ended, &ended);
+    hold = false;
+    settle(t);
+    assert_answer(&left, STORE_OK);
+    assert_answer(&b, STORE_UNAVAILABLE);
+    fixture_wait(t, &ended, 1);
+    assert_int_equal(t->workers[1].holds, 0);
+}
+
 static void test_end_of_nothing(void **state)
 {
     struct forwarding_fixture *t = *state;
@@ -591,6 +612,7 @@ int main(void)
         TEST(test_leaves_during_repair),
         TEST(test_removes_what_nobody_wants),
         TEST(test_end),
+        TEST(test_end_during_removal),
         TEST(test_end_of_nothing),
         TEST(test_match),
         TEST(test_deliver_to_all_workers),

@@ -204,10 +204,12 @@ static void on_inserted(struct forwarding *f, struct forwarding_row *row, bool o
         waiters_take(&row->leaving, STORE_OK, told);
 }
 
-static void on_deleted(struct forwarding_row *row, bool ok, struct list *told)
+static void on_deleted(struct forwarding *f, struct forwarding_row *row, bool ok, struct list *told)
 {
     /* Who came meanwhile wants it stored, whether it is still there or not. */
     row->stored = !ok && !row->wanted;
+    if (f->ended) /* nothing more will be */
+        waiters_take(&row->waiting, STORE_UNAVAILABLE, told);
     waiters_take(&row->leaving, row->stored ? STORE_UNAVAILABLE : STORE_OK, told);
 }
 
@@ -229,7 +231,7 @@ static void on_stored(void *arg, enum store_status status)
     if (call->action == ACTION_INSERT)
         on_inserted(f, row, ok, &told);
     else
-        on_deleted(row, ok, &told);
+        on_deleted(f, row, ok, &told);
     row_count(f, row);
     if (!ok && (row->holders > 0 || row->stored)) /* not at once again */
         forwarding_row_suspect(f, row);
