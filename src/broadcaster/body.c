@@ -13,19 +13,17 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
 #include <openssl/evp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "buf.h"
+#include "fd.h"
 #include "list.h"
 #include "mem.h"
 
@@ -99,41 +97,6 @@ static enum body_error error_of(int err)
     if (err == EMFILE || err == ENFILE) /* other bodies will give some back */
         return BODY_BUSY;
     return err == ENOSPC || err == EDQUOT || err == EFBIG ? BODY_NO_ROOM : BODY_IO;
-}
-
-/* For file systems without O_TMPFILE. -1: errno says why. */
-static int open_unlinked(const char *dir)
-{
-    char path[4096];
-    uint64_t number;
-    int fd, len;
-
-    for (int tries = 0; tries < 100; tries++) {
-        if (getrandom(&number, sizeof number, 0) != sizeof number)
-            return -1;
-        len = snprintf(path, sizeof path, "%s/body-%016" PRIx64, dir, number);
-        if (len < 0 || (size_t)len >= sizeof path) {
-            errno = ENAMETOOLONG;
-            return -1;
-        }
-        fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        if (fd >= 0) {
-            unlink(path);
-            return fd;
-        }
-        if (errno != EEXIST)
-            return -1;
-    }
-    return -1;
-}
-
-static int open_spool(const char *dir)
-{
-    int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-
-    if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL))
-        fd = open_unlinked(dir);
-    return fd;
 }
 
 static bool write_all(int fd, uint64_t at, const uint8_t *ptr, size_t len)
@@ -212,7 +175,7 @@ struct bodies *bodies_create(const struct bodies_conf *conf, char error[256])
                  strerror(errno));
         return NULL;
     }
-    fd = open_spool(conf->spool_dir);
+    fd = fd_open_unnamed(conf->spool_dir);
     if (fd < 0) {
         snprintf(error, 256, "spool_dir %.150s cannot be written: %s", conf->spool_dir,
                  strerror(errno));
@@ -245,7 +208,7 @@ void bodies_destroy(struct bodies *bodies)
 bool bodies_can_spool(const struct bodies *bodies)
 {
     static const uint8_t block[4096];
-    int fd = open_spool(bodies->spool_dir);
+    int fd = fd_open_unnamed(bodies->spool_dir);
     bool can =
         fd >= 0 && write_all(fd, 0, block, sizeof block); /* a full disk has room for a file */
 
@@ -394,7 +357,7 @@ static void on_work(uv_work_t *work)
         return;
     }
     if (b->fd < 0) {
-        b->fd = open_spool(b->bodies->spool_dir);
+        b->fd = fd_open_unnamed(b->bodies->spool_dir);
         if (b->fd < 0)
             w->pool_err = error_of(errno);
     }

@@ -4,12 +4,12 @@
  */
 #include "trainer.h"
 
-#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 #include <zdict.h>
 
 #include "buf.h"
+#include "fd.h"
 #include "mem.h"
 
 #define BUFFER_BYTES ((size_t)64 * 1024)
@@ -89,7 +89,7 @@ static bool flush_tail(struct trainer *t)
     struct samples *s = &t->samples;
 
     if (s->fd < 0)
-        s->fd = open(t->conf.spool_dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+        s->fd = fd_open_unnamed(t->conf.spool_dir);
     if (s->fd < 0 || !write_all(s->fd, s->tail.ptr, s->tail.len, s->in_file))
         return false;
     s->in_file += s->tail.len;

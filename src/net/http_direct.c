@@ -397,29 +397,32 @@ static void on_readable(struct http_direct *d)
     char bytes[READ_BYTES];
     ssize_t n = recv(d->fd, bytes, sizeof bytes, 0);
 
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    if (d->call == NULL)
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+        if (d->call != NULL)
+            arm_for_call(d);
+        else
+            arm(d, UV_READABLE);
+    } else if (d->call == NULL) {
         direct_close(d); /* closed, or talking out of turn */
-    else if (n < 0)
+    } else if (n < 0) {
         on_lost(d, uv_strerror(uv_translate_sys_error(errno)));
-    else
+    } else {
         take_reply(d, bytes, (size_t)n);
+    }
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct http_direct *d = poll->data;
 
-    if (status != 0)
+    if (status !=
+        0) { /* the calls will say what it is; and what the peer sent before is still there */
         d->armed = 0; /* libuv has stopped it */
-    if (status != 0 && d->call != NULL) {
-        on_lost(d, uv_strerror(status));
-        return;
+        events = d->call != NULL && d->complete ? UV_WRITABLE : UV_READABLE;
     }
     if ((events & UV_WRITABLE) != 0 && d->call != NULL && !on_writable(d, &events))
         return;
-    if (status != 0 || (events & UV_READABLE) != 0)
+    if ((events & UV_READABLE) != 0)
         on_readable(d);
 }
 

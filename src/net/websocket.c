@@ -205,13 +205,15 @@ static struct websocket_step take_close(struct websocket *w, size_t used)
     struct websocket_step step = { .event = WEBSOCKET_ON_CLOSE,
                                    .code = WEBSOCKET_NO_CODE,
                                    .used = used };
+    unsigned code;
 
     w->over = true;
     if (w->control_len == 0)
         return step;
-    step.code = w->control_len == 1 ? 0 : (uint16_t)(w->control[0] << 8 | w->control[1]);
-    if (!may_be_sent(step.code))
+    code = w->control_len == 1 ? 0 : (unsigned)w->control[0] << 8 | w->control[1];
+    if (!may_be_sent(code))
         return refuse(w, used, WEBSOCKET_MALFORMED);
+    step.code = (uint16_t)code;
     step.bytes = (struct lonely_span){ w->control + 2, w->control_len - 2u };
     if (!websocket_check_utf8(&utf8, step.bytes) || utf8.missing > 0)
         return refuse(w, used, WEBSOCKET_BAD_UTF8);

@@ -136,6 +136,8 @@ static const struct answer {
     { "/partial", OK_HEAD "Content-Length: 500\r\n\r\nhello", KEEP },
     { "/close", "", CLOSE },
     { "/reset", "", RESET },
+    { "/parting", OK_HEAD "Content-Length: 5\r\n\r\nhello", RESET },
+    { "/begun", OK_HEAD "Content-Length: 500\r\n\r\nhello", RESET },
     { "/stall", OK_HEAD "Content-Length: 5\r\n\r\nhello", KEEP },
     { "/quick", "", KEEP }, /* these three have answered at the head */
     { "/refuse", "", KEEP },

@@ -50,6 +50,21 @@ static void test_ambiguous(void **state)
     }
 }
 
+/* The detail is the socket's reason; and a reply that came before the reset counts. */
+static void test_reset(void **state)
+{
+    struct fixture *f = *state;
+
+    post_and_wait(f, "/ok", NULL); /* the next one goes without libcurl */
+    post_and_wait(f, "/parting", NULL);
+    assert_status(f, HTTP_CALL_REPLIED);
+    assert_int_equal(f->result.http_status, 200);
+    post_and_wait(f, "/ok", NULL);
+    post_and_wait(f, "/begun", NULL);
+    assert_status(f, HTTP_CALL_BROKEN);
+    assert_non_null(strstr(f->result.detail, uv_strerror(UV_ECONNRESET)));
+}
+
 /* Bytes that come while nothing was asked end the connection. */
 static void test_talks_out_of_turn(void **state)
 {
@@ -146,8 +161,9 @@ static void test_bound_of_idle(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_not_kept), TEST(test_ambiguous),       TEST(test_talks_out_of_turn),
-        TEST(test_origins),  TEST(test_left_to_libcurl), TEST(test_bound_of_idle),
+        TEST(test_not_kept),          TEST(test_ambiguous), TEST(test_reset),
+        TEST(test_talks_out_of_turn), TEST(test_origins),   TEST(test_left_to_libcurl),
+        TEST(test_bound_of_idle),
     };
 
     prepare_process();

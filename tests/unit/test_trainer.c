@@ -6,8 +6,12 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "compressor.h"
 #include "mem.h"
@@ -146,6 +150,36 @@ static void test_without_a_folder_nothing_is_kept(void **state)
     trainer_destroy(t);
 }
 
+/* Stands in for libc's, as a file system without O_TMPFILE when asked to. */
+static bool no_tmpfile;
+int open(const char *path, int flags, ...);
+int open(const char *path, int flags, ...)
+{
+    va_list args;
+    int mode;
+
+    va_start(args, flags);
+    mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(args, int) : 0;
+    va_end(args);
+    if (no_tmpfile && (flags & O_TMPFILE) == O_TMPFILE) {
+        errno = EOPNOTSUPP;
+        return -1;
+    }
+    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
+
+static void test_without_files_that_have_no_name(void **state)
+{
+    struct trainer *t = create(100 * 1024, 10 << 20);
+
+    (void)state;
+    no_tmpfile = true;
+    assert_int_not_equal(offer(t, 0, 10000, 0), 0);
+    build(t, TRAINER_LOW_LEVEL, 0);
+    no_tmpfile = false;
+    trainer_destroy(t);
+}
+
 static void test_what_is_forgotten(void **state)
 {
     struct trainer *t = create(100 * 1024, 400 * 1024);
@@ -168,6 +202,7 @@ int main(void)
         cmocka_unit_test(test_the_low_stage_is_skipped),
         cmocka_unit_test(test_what_is_no_sample),
         cmocka_unit_test(test_without_a_folder_nothing_is_kept),
+        cmocka_unit_test(test_without_files_that_have_no_name),
         cmocka_unit_test(test_what_is_forgotten),
     };
 

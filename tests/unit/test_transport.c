@@ -660,33 +660,68 @@ static void blames_nobody_while_stopped(void **state)
     user_close(&u);
 }
 
+/* Takes what is being sent, again and again. However late the loop is, that comes before the deadlines that
+ * were due after it. */
+struct taker {
+    uv_timer_t timer;
+    struct user *u;
+    size_t queued; /* before the ping */
+    unsigned left;
+    bool closed;
+};
+
+static void on_taker_closed(uv_handle_t *timer)
+{
+    ((struct taker *)timer->data)->closed = true;
+}
+
+static void on_take(uv_timer_t *timer)
+{
+    struct taker *taker = timer->data;
+
+    if (taker->u->ends == 0 && taker->u->fake.sending)
+        fake_take(taker->u);
+    if (--taker->left == 0)
+        uv_close((uv_handle_t *)timer, on_taker_closed);
+}
+
+static bool is_taker_closed(void *arg)
+{
+    return ((struct taker *)arg)->closed;
+}
+
+static bool is_ping_queued(void *arg)
+{
+    const struct taker *taker = arg;
+
+    return transport_queued(taker->u->t) > taker->queued;
+}
+
 /* A peer that takes what was queued before the ping has not seen it yet. */
 static void waits_for_a_slow_peer(void **state)
 {
+    enum { TAKES = 8, FRAMES = TAKES * STREAM_PARTS_MAX };
     struct transport_conf conf = patient;
-    uint8_t body[900] = { 0 };
+    uint8_t body[4096] = { 0 };
     struct user u;
+    struct taker taker = { .u = &u, .left = TAKES };
 
     (void)state;
     conf.ping_interval_ms = 10;
-    conf.ping_timeout_ms = 300;
+    conf.ping_timeout_ms = 100;
     user_open(&u, &conf, TRANSPORT_WEBSOCKET, TRANSPORT_SERVER);
     u.fake.takes = 0;
-    transport_frame(u.t, sizeof body);
-    transport_put(u.t, (struct lonely_span){ body, sizeof body });
-    user_turn(&u);
-    for (int i = 0; i < 50; i++) { /* a few bytes a time, for longer than the timeout */
-        peer_let_pass(&u.loop, 10);
-        if (u.fake.sending) {
-            u.fake.takes = 50;
-            fake_take(&u);
-        }
-        transport_frame(u.t, 100);
-        transport_put(u.t, (struct lonely_span){ body, 100 });
-        user_turn(&u);
+    for (int i = 0; i < FRAMES; i++) { /* more than TAKES times what is sent at once */
+        transport_frame(u.t, sizeof body);
+        transport_put(u.t, (struct lonely_span){ body, sizeof body });
     }
+    taker.queued = transport_queued(u.t);
+    peer_until(&u.loop, is_ping_queued, &taker);
+    taker.timer.data = &taker;
+    uv_timer_init(&u.loop, &taker.timer);
+    uv_timer_start(&taker.timer, on_take, 25, 25);
+    peer_until(&u.loop, is_taker_closed, &taker); /* twice the timeout */
     assert_int_equal(u.ends, 0);
-    u.fake.takes = 0;
     peer_until(&u.loop, has_ended, &u);
     assert_non_null(strstr(u.log, "end 1011;"));
     user_close(&u);
