@@ -11,6 +11,7 @@ import pytest
 
 import bodies
 from conftest import PATIENCE, ROOT, Program, wait_until
+from stateful_client import Frame, WebsocketClient, confirm_receive
 from wire import notify, post, request, subscribe
 
 RECEIVE, MISSED = "/v1/receive_for_websockets", "/v1/missed_for_websockets"
@@ -49,6 +50,71 @@ def recorded_frames():
         frames = [f for f in json.load(file) if f["from"] == "subscriber"]
     by_note = {f["note"].split()[0]: bytes.fromhex(f["hex"]) for f in reversed(frames)}
     return by_note["CONFIGURE"], by_note["SUBSCRIBE_EXACT"]
+
+
+def recorded_crossing():
+    """One message from a notifier at broadcaster 1 to a subscriber there and one at broadcaster 2: bytes by
+    channel, in order, and the headers of the posts."""
+    with (ROOT / "tests/vectors/sessions/none_two_broadcasters.json").open() as file:
+        frames = json.load(file)
+    channels = {}
+    for frame in frames:
+        channels.setdefault(frame["channel"], []).append(bytes.fromhex(frame["hex"]))
+    headers = json.loads(frames[[f["channel"] for f in frames].index(f"http POST {RECEIVE}")]
+                         ["note"].split("headers ", 1)[1])
+    return channels, headers
+
+
+def without(identifier, frame):
+    """What is left to compare: identifiers are random."""
+    assert frame.count(identifier) == 1
+    return frame.replace(identifier, b"")
+
+
+def test_recorded_post_from_a_peer(ours):
+    """What the reference posted to broadcaster 2 is answered, and received there, as it was."""
+    channels, headers = recorded_crossing()
+    (configure, _, subscribe_exact, confirmed, received, _) = \
+        channels["ws: subscriber 2 at broadcaster 2"]
+    with WebsocketClient(ours.address) as client:
+        client.send(configure)
+        client.receive_bytes()
+        client.send(subscribe_exact)
+        assert client.receive_bytes() == confirmed
+        for sent, answered in zip(channels[f"http POST {RECEIVE}"], channels["http response"],
+                                  strict=True):
+            reply = post(ours, RECEIVE, sent, {**headers, "Host": ours.address})
+            assert (reply.status, reply.body) == (200, answered)
+            frame = client.receive_bytes()
+            identifier = Frame(frame).headers[2]
+            assert without(identifier, frame) == without(Frame(received).headers[2], received)
+            client.send(confirm_receive(identifier))
+
+
+def test_recorded_post_to_a_peer(ours, start_subscriber):
+    """What broadcaster 1 posts to its peer, and then confirms, is what the reference did."""
+    channels, headers = recorded_crossing()
+    (notifier, _, recorded_notify, confirmed) = channels["ws: notifier at broadcaster 1"]
+    (configure, _, subscribe_exact, _, received, _) = channels["ws: subscriber 1 at broadcaster 1"]
+    peer = start_subscriber()
+    subscribe(ours, "exact", peer.url(RECEIVE), b"news")
+    with WebsocketClient(ours.address) as subscriber, WebsocketClient(ours.address) as client:
+        for websocket, first in ((subscriber, configure), (client, notifier)):
+            websocket.send(first)
+            websocket.receive_bytes()
+        subscriber.send(subscribe_exact)
+        subscriber.receive_bytes()
+        client.send(recorded_notify)
+        assert client.receive_bytes() == confirmed
+        frame = subscriber.receive_bytes()
+    assert (without(Frame(frame).headers[2], frame) ==
+            without(Frame(received).headers[2], received))
+    (call,) = peer.seen()
+    sent = channels[f"http POST {RECEIVE}"][0]
+    assert call.receive._replace(identifier=b"") == bodies.parse_receive(sent)._replace(
+        identifier=b"")
+    for name in ("content-type", "repr-digest"):
+        assert dict(call.headers)[name] == headers[name]
 
 
 def test_our_receive_at_the_reference(ours, reference):

@@ -8,11 +8,25 @@
 
 enum { MAX_FRAMES = 64 };
 
-static const char *const files[] = {
-    "none_basic_minimal.json",   "none_basic_expanded.json",  "token_basic.json",
-    "hmac_basic.json",           "hmac_basic_expanded.json",  "none_stream_notifier.json",
-    "none_stream_receiver.json", "hmac_stream_notifier.json", "hmac_stream_receiver.json",
-    "none_missed.json",          "hmac_missed.json",
+/* `channel`: the websocket in a file of several; NULL: there is one. What goes from one broadcaster to the
+ * other is replayed by tests/integration/test_peer_broadcasters.py. */
+static const struct conversation {
+    const char *file, *channel;
+} conversations[] = {
+    { "none_basic_minimal.json", NULL },
+    { "none_basic_expanded.json", NULL },
+    { "token_basic.json", NULL },
+    { "hmac_basic.json", NULL },
+    { "hmac_basic_expanded.json", NULL },
+    { "none_stream_notifier.json", NULL },
+    { "none_stream_receiver.json", NULL },
+    { "hmac_stream_notifier.json", NULL },
+    { "hmac_stream_receiver.json", NULL },
+    { "none_missed.json", NULL },
+    { "hmac_missed.json", NULL },
+    { "none_two_broadcasters.json", "ws: subscriber 1 at broadcaster 1" },
+    { "none_two_broadcasters.json", "ws: subscriber 2 at broadcaster 2" },
+    { "none_two_broadcasters.json", "ws: notifier at broadcaster 1" },
 };
 
 static struct recording {
@@ -152,19 +166,29 @@ static char *secrets_of(const json_t *auth)
     return text;
 }
 
-static void load(const json_t *frames)
+/* The frames of the conversation. */
+static json_t *load(const struct conversation *c)
 {
+    char path[128];
+    json_t *all, *frames = json_array(), *frame;
     size_t i;
-    json_t *frame;
 
+    snprintf(path, sizeof(path), "sessions/%s", c->file);
+    all = vec_load_json(path);
     rec.said_count = 0;
-    json_array_foreach(frames, i, frame)
+    json_array_foreach(all, i, frame)
     {
+        if (c->channel != NULL && strcmp(vec_str(frame, "channel"), c->channel) != 0)
+            continue;
+        json_array_append(frames, frame);
         if (strcmp(vec_str(frame, "from"), "broadcaster") != 0)
             continue;
         table_require(rec.said_count < MAX_FRAMES, "MAX_FRAMES");
         rec.said[rec.said_count++] = vec_get_bytes(frame, "hex");
     }
+    json_decref(all);
+    table_require(rec.said_count > 0, c->file);
+    return frames;
 }
 
 static void open_as_recorded(const json_t *info)
@@ -187,15 +211,11 @@ static void open_as_recorded(const json_t *info)
 
 static void replay(void **state)
 {
-    const char *file = *state;
-    char path[128];
-    json_t *index = vec_load_json("sessions/index.json"), *frames, *frame;
+    const struct conversation *c = *state;
+    json_t *index = vec_load_json("sessions/index.json"), *frames = load(c), *frame;
     size_t i, next = 0;
 
-    snprintf(path, sizeof(path), "sessions/%s", file);
-    frames = vec_load_json(path);
-    load(frames);
-    open_as_recorded(vec_get(index, file));
+    open_as_recorded(vec_get(index, c->file));
     json_array_foreach(frames, i, frame)
     {
         struct vec_bytes bytes = vec_get_bytes(frame, "hex");
@@ -223,11 +243,14 @@ static void replay(void **state)
 
 int main(void)
 {
-    struct CMUnitTest tests[TABLE_LEN(files)];
+    struct CMUnitTest tests[TABLE_LEN(conversations)];
 
-    for (size_t i = 0; i < TABLE_LEN(files); i++)
-        tests[i] = (struct CMUnitTest){ .name = files[i],
+    for (size_t i = 0; i < TABLE_LEN(conversations); i++) {
+        const struct conversation *c = &conversations[i];
+
+        tests[i] = (struct CMUnitTest){ .name = c->channel != NULL ? c->channel : c->file,
                                         .test_func = replay,
-                                        .initial_state = (void *)(uintptr_t)files[i] };
+                                        .initial_state = (void *)(uintptr_t)c };
+    }
     return cmocka_run_group_tests_name("sessions_replay", tests, NULL, NULL);
 }

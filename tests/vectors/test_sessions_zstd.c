@@ -12,10 +12,14 @@
 
 enum { MAX_COMPRESSORS = 8, MAX_PLAIN = 65536 };
 
-static const char *const files[] = {
-    "none_zstd_standard.json",
-    "none_zstd_preset.json",
-    "none_zstd_trained.json",
+static const struct conversation {
+    const char *file;
+    uint64_t max_frame; /* of what the broadcaster sends; 0: as usual */
+} conversations[] = {
+    { "none_zstd_standard.json", 0 },
+    { "none_zstd_preset.json", 0 },
+    { "none_zstd_trained.json", 0 },
+    { "none_reference_client.json", 4000 },
 };
 
 /* The compressors of one side, as its frames announced them. */
@@ -157,12 +161,36 @@ static void hear(const struct lonely_message *theirs, size_t *at)
 
 /* ---- What others did ---- */
 
+/* The body that begins in the frame `i`, of all its parts. */
+static struct lonely_span gather(const json_t *frames, size_t i, uint64_t size)
+{
+    static uint8_t whole[MAX_PLAIN];
+    size_t len = 0;
+
+    for (; len < size; i++) {
+        const json_t *frame = json_array_get(frames, i);
+        struct vec_bytes bytes = vec_get_bytes(frame, "hex");
+        struct lonely_message m;
+
+        if (strcmp(vec_str(frame, "from"), "broadcaster") == 0) {
+            m = parse(LONELY_B2S, vec_span(&bytes));
+            table_require(m.type == LONELY_B2S_RECEIVE_STREAM && m.body.len <= MAX_PLAIN - len,
+                          "a part of a message");
+            memcpy(whole + len, m.body.ptr, m.body.len);
+            len += m.body.len;
+        }
+        vec_bytes_free(&bytes);
+    }
+    return (struct lonely_span){ whole, len };
+}
+
 /* The hub has the messages: those that the recording says were received reach the session, too. */
-static void deliver(const struct lonely_message *theirs)
+static void deliver(const struct lonely_message *theirs, const json_t *frames, size_t i)
 {
     const struct lonely_msg_stream *m = &theirs->as.stream;
     struct lonely_span plain =
-        unpack(&rec.theirs, m->compressor, theirs->body, m->decompressed_length);
+        unpack(&rec.theirs, m->compressor, gather(frames, i, m->compressed_length),
+               m->decompressed_length);
     uint8_t sha512[LONELY_SHA512_BYTES];
     struct body *body;
 
@@ -170,12 +198,13 @@ static void deliver(const struct lonely_message *theirs)
     body = body_create(fx.b.bodies, plain, sha512);
     assert_true(fx_deliver(m->topic, body, (const char *)m->identifier.ptr));
     body_unref(body);
+    fx_run_pool();
 }
 
-static void answer(const struct lonely_message *theirs)
+static void answer(const struct lonely_message *theirs, const json_t *frames, size_t i)
 {
-    if (theirs->type == LONELY_B2S_RECEIVE_STREAM)
-        deliver(theirs);
+    if (theirs->type == LONELY_B2S_RECEIVE_STREAM && theirs->as.stream.part_id == 0)
+        deliver(theirs, frames, i);
     if (theirs->type != LONELY_B2S_CONFIRM_NOTIFY)
         return;
     assert_true(fx.notify_done < fx.notify_count);
@@ -218,7 +247,7 @@ static void save(const char *path, struct lonely_span bytes)
     fclose(file);
 }
 
-static void open_as_recorded(const json_t *info)
+static void open_as_recorded(const json_t *info, uint64_t max_frame)
 {
     char path[80], option[128];
     struct conf_error error;
@@ -240,6 +269,8 @@ static void open_as_recorded(const json_t *info)
             vec_u64(info, "training_high_watermark");
         fx.conf.compression.compression_retrain_interval_seconds = 0;
     }
+    if (max_frame > 0)
+        fx.conf.websocket.outgoing_max_ws_message_size = max_frame;
     fx_compress();
     if (rec.preset.len > 0)
         unlink(path);
@@ -259,14 +290,14 @@ static void nothing_else(size_t at)
 
 static void replay(void **state)
 {
-    const char *file = *state;
+    const struct conversation *c = *state;
     char path[128];
     json_t *index = vec_load_json("sessions/index.json"), *frames, *frame;
     size_t i, at[2] = { 0, 0 };
 
-    snprintf(path, sizeof(path), "sessions/%s", file);
+    snprintf(path, sizeof(path), "sessions/%s", c->file);
     frames = vec_load_json(path);
-    open_as_recorded(vec_get(index, file));
+    open_as_recorded(vec_get(index, c->file), c->max_frame);
     json_array_foreach(frames, i, frame)
     {
         struct vec_bytes bytes = vec_get_bytes(frame, "hex");
@@ -277,7 +308,7 @@ static void replay(void **state)
         } else {
             theirs = parse(LONELY_B2S, vec_span(&bytes));
             learn(&rec.theirs, &theirs);
-            answer(&theirs);
+            answer(&theirs, frames, i);
             hear(&theirs, &at[is_training(&theirs)]);
         }
         assert_false(fx.t.closed);
@@ -294,11 +325,11 @@ static void replay(void **state)
 
 int main(void)
 {
-    struct CMUnitTest tests[TABLE_LEN(files)];
+    struct CMUnitTest tests[TABLE_LEN(conversations)];
 
-    for (size_t i = 0; i < TABLE_LEN(files); i++)
-        tests[i] = (struct CMUnitTest){ .name = files[i],
+    for (size_t i = 0; i < TABLE_LEN(conversations); i++)
+        tests[i] = (struct CMUnitTest){ .name = conversations[i].file,
                                         .test_func = replay,
-                                        .initial_state = (void *)(uintptr_t)files[i] };
+                                        .initial_state = (void *)(uintptr_t)&conversations[i] };
     return cmocka_run_group_tests_name("sessions_zstd", tests, NULL, NULL);
 }
