@@ -22,7 +22,8 @@ async def _bind_nothing(router: APIRouter) -> None:
 
 @contextlib.asynccontextmanager
 async def reference_client(broadcaster, secrets=None, receives=True, resubscribe_interval=300,
-                           host_suffix="", tracing_file=":memory:", others=()):
+                           host_suffix="", tracing_file=":memory:", others=(),
+                           timeout_total=PATIENCE):
     """A running HttpPubSubClient of lonelypsc, over HTTP, with simple tracing. It knows `others`, too, and
     goes there only when the first does not answer."""
     port = free_port()
@@ -39,7 +40,7 @@ async def reference_client(broadcaster, secrets=None, receives=True, resubscribe
             outgoing_retries_per_broadcaster=2,
             resubscribe_interval=resubscribe_interval,
             message_body_spool_size=10 * 1024 * 1024,
-            outgoing_http_timeout_total=PATIENCE,
+            outgoing_http_timeout_total=timeout_total,
             outgoing_http_timeout_connect=None,
             outgoing_http_timeout_sock_read=None,
             outgoing_http_timeout_sock_connect=5,

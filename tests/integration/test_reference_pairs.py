@@ -71,13 +71,16 @@ def test_all_sizes_from_http_to_http(start, tmp_path, scheme):
 
 @pairings
 def test_very_long(start, tmp_path, publisher_kind, subscriber_kind):
-    """Arrives whole, and the daemon stays small."""
-    broadcaster = start("none")
+    """Arrives whole, and the daemon stays small. All but the test's own end may take its time: hashing and
+    copying keep both clients, one thread, busy for many seconds."""
+    broadcaster = start("none", webhook__outgoing_http_timeout_total="none",
+                        webhook__outgoing_http_timeout_sock_read="none")
     sha512 = make_file(tmp_path / "large", LONG_BYTES)
+    patient = {"ws": {}, "http": {"timeout_total": 8 * PATIENCE}}
 
     async def scenario():
-        async with CLIENTS[subscriber_kind](broadcaster) as subscriber, \
-                CLIENTS[publisher_kind](broadcaster) as publisher:
+        async with CLIENTS[subscriber_kind](broadcaster, **patient[subscriber_kind]) as subscriber, \
+                CLIENTS[publisher_kind](broadcaster, **patient[publisher_kind]) as publisher:
             async with subscriber.subscribe_exact(b"large") as subscription, \
                     reading(subscription) as messages:
                 await wait_for_rows(broadcaster, 1)
