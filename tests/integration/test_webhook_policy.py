@@ -308,7 +308,7 @@ def test_timeout_total(start_broadcaster, subscriber, behaviour):
     broadcaster = start_broadcaster(**timeouts(total="400ms"))
     subscribe(broadcaster, "exact", subscriber.add("/r", behaviour), "t")
     notify_in_vain(broadcaster, 0.4)
-    assert len(subscriber.seen()) == 1
+    assert len(subscriber.wait_for(1)) == 1
     wait_for_line(broadcaster, " delivery_failed ", "timed out")
 
 
@@ -316,7 +316,7 @@ def test_timeout_sock_read(start_broadcaster, subscriber):
     broadcaster = start_broadcaster(**timeouts(sock_read="400ms"))
     subscribe(broadcaster, "exact", subscriber.add("/r", scripted.hangs), "t")
     notify_in_vain(broadcaster, 0.4)
-    assert len(subscriber.seen()) == 1
+    assert len(subscriber.wait_for(1)) == 1
     wait_for_line(broadcaster, " delivery_failed ", "no byte received or sent for 400 ms")
 
 
