@@ -4,8 +4,8 @@
  * mount_subscriber.c.
  *
  * The daemon has one thread, on poll: with epoll libmicrohttpd 0.9.75 may overlook, until its timeout, that
- * a peer has left which had just sent something. While an exchange waits its connection is suspended; lonely_exchange_wait comes
- * behind the suspending, so that on_ready never comes too early.
+ * a peer has left which had just sent something. While an exchange waits its connection is suspended;
+ * lonely_exchange_wait comes behind the suspending, so that on_ready never comes too early.
  */
 #ifndef MHD_MOUNT_H
 #define MHD_MOUNT_H

@@ -8,8 +8,8 @@
 #include "log.h"
 #include "mem.h"
 
-/* What of a spooled body is not at hand is read in the thread pool, so much at a time: less when many deliveries read at once,
- * so that all their chunks together stay near CHUNKS_BYTES a worker. */
+/* What of a spooled body is not at hand is read in the thread pool, so much at a time: less when many
+ * deliveries read at once, so that all their chunks together stay near CHUNKS_BYTES a worker. */
 #define CHUNK_MAX_BYTES ((size_t)256 * 1024)
 #define CHUNK_MIN_BYTES ((size_t)16 * 1024)
 #define CHUNKS_BYTES    ((size_t)16 * 1024 * 1024)

@@ -20,8 +20,8 @@ struct setup {
 
 /*
  * Writes lonelypss.ini, broadcaster-secrets.json and subscriber-secrets.json, perhaps
- * database-password, and tells on `out` what to do next. No file is ever overwritten: with one of them there nothing is written, and
- * after a failure nothing is left.
+ * database-password, and tells on `out` what to do next. No file is ever overwritten: with one of them
+ * there nothing is written, and after a failure nothing is left.
  *
  * Returns the exit code: 0, 1 (the file system failed), 2 (an argument is wrong, or a file exists),
  * the latter two with one line on `err`.

@@ -49,8 +49,8 @@ size_t compressor_memory(const struct compressor *c); /* that it takes, without 
 
 /*
  * Compresses what lies in memory to one frame: no checksum, no content size, no dictionary id; a window
- * no larger than the input needs, nor than the 8 MiB that every peer takes. `to` has room for compressor_bound(in.len) bytes. Returns the length,
- * or 0 when there is no memory.
+ * no larger than the input needs, nor than the 8 MiB that every peer takes. `to` has room for
+ * compressor_bound(in.len) bytes. Returns the length, or 0 when there is no memory.
  */
 size_t compressor_bound(size_t len);
 size_t compressor_compress(struct compressor *c, struct lonely_span in, uint8_t *to, size_t cap);

@@ -99,7 +99,8 @@ struct http_reply {
 typedef void http_call_done_fn(void *arg, const struct http_reply *reply);
 
 /* NULL when libcurl cannot be initialised, ca_file holds no readable certificate, or cert_file and
- * key_file no certificate and its key (`error` says why). `conf` is copied with its strings. The program ignores SIGPIPE. */
+ * key_file no certificate and its key (`error` says why). `conf` is copied with its strings. The program
+ * ignores SIGPIPE. */
 struct http_client *http_client_create(uv_loop_t *loop, const struct http_client_conf *conf,
                                        char error[256]);
 

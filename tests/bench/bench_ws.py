@@ -9,8 +9,8 @@ most 128 under way, that is not confirmed or not delivered to every subscriber. 
 second of CPU that the server took (user and system, all threads, from /proc), so that what else the machine
 does matters little, with server and load before all other processes where the system lets us: a server that is
 interrupted all the time finds less to do at once, and costs more. The best of PASSES, in which the servers take
-turns (the reference, which takes long to start, has one), since what else runs can only add to it. Run by `./dev bench ws`; how to read
-it: CONTRIBUTING.md. Exit status 1 when a figure misses its bar.
+turns (the reference, which takes long to start, has one), since what else runs can only add to it. Run by
+`./dev bench ws`; how to read it: CONTRIBUTING.md. Exit status 1 when a figure misses its bar.
 """
 
 import argparse
