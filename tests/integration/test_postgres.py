@@ -349,7 +349,8 @@ def test_killed_under_load(start, place, subscriber):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_restart_of_the_server(start, server, subscriber, number):
-    broadcaster = start(server.url, database__timeout=TIMEOUT)
+    """Nobody waits for a timeout, which is long here, so that a busy machine is told apart."""
+    broadcaster = start(server.url, database__timeout="20s")
     event = threading.Event()
     slow = subscriber.add("/slow", scripted.after(event))
     subscribe(broadcaster, "exact", slow, "slow")
@@ -361,7 +362,7 @@ def test_restart_of_the_server(start, server, subscriber, number):
     for path, body in REQUESTS:
         refused(broadcaster, path, body)
     for path, body in REQUESTS:
-        assert refused(broadcaster, path, body) < 1, "it is known to be away"
+        assert refused(broadcaster, path, body) < 10, "it is known to be away"
     event.set()
     delivery.join()
     assert counts == [1], "what was under way ends well"
