@@ -332,6 +332,27 @@ static void a_pause_puts_off_what_a_lone_zero_means(void **state)
     assert_int_equal(uv_loop_close(&loop), 0);
 }
 
+/* A close that waits for the handshake needs to read: nothing can pause it any more. */
+static void a_pause_after_the_close_is_none(void **state)
+{
+    struct fixture *f = *state;
+    struct tinyproto_conn *conn = tinyproto_client_connect(f->client, "127.0.0.1", f->port);
+    int fd;
+
+    assert_int_equal(tinyproto_transmit(conn, "x", 1), TINYPROTO_OK);
+    tinyproto_close(conn);
+    tinyproto_conn_pause(conn);
+    fd = run(f);
+    peer_expect(fd, "ff");
+    peer_send(fd, "ff");
+    peer_expect(fd, "00000001");
+    peer_send(fd, "ff");
+    peer_expect(fd, "78");
+    peer_expect_end(fd);
+    join(f);
+    assert_string_equal(f->log.text, "pre post:0 shutdown:0 ");
+}
+
 static void its_queue_is_bounded(void **state)
 {
     struct fixture *f = *state;
@@ -654,6 +675,7 @@ int main(void)
         cmocka_unit_test(stops_on_a_loop_without_anything_else),
         cmocka_unit_test_setup_teardown(may_connect_long_after_it_was_made, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_pause_puts_off_what_a_lone_zero_means, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_pause_after_the_close_is_none, set_up, tear_down),
         cmocka_unit_test_setup_teardown(its_queue_is_bounded, set_up, tear_down),
         cmocka_unit_test_setup_teardown(receive_goes_before_the_hook, set_up, tear_down),
         cmocka_unit_test_setup_teardown(receive_is_told_of_the_end, set_up, tear_down),
