@@ -169,6 +169,46 @@ static void test_much_news(void **state)
     assert_int_equal(model_count(&f->model), 12100);
 }
 
+/* Everything at once, from several ranges of ids: what JSON would lose, what is long, what is far away
+ * and what makes no sense. The change log, which brings it in another way, is the measure. */
+static void test_load(void **state)
+{
+    static const char *const sql[] = {
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 90000) INSERT "
+        "INTO " EXACTS " (url, exact) SELECT 'http://a/', CAST('plain/' || i AS BLOB) FROM n",
+        "INSERT INTO " EXACTS " (id, url, exact, missed_url) VALUES "
+        "(-9223372036854775807 - 1, 'http://a/', x'', 'http://r/1'), "
+        "(9223372036854775807, 'http://a/', x'00', NULL), (-5, 'http://a/', x'80', 'http://r/1'), "
+        "(200000, 'http://a/', x'6100ff', NULL), (200001, 'http://a/', x'efbfbd', NULL), "
+        "(200002, 'http://a/', x'eda080c3', 'http://r/1'), (200003, 'http://a/', x'225c0a7f', x'')",
+        "INSERT INTO " EXACTS " (url, exact, id) VALUES ('http://a/', '9,1,0:http://b/x', 300000), "
+        "('http://a/', CAST('9,1,0:http://b/x' AS BLOB), 300001), (x'75', x'77', 300002), "
+        "('http://a/', zeroblob(65536), 300003), ('http://a/', zeroblob(3000000), 300004)",
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100) INSERT "
+        "INTO " EXACTS " (id, url, exact, missed_url) SELECT 400000 + i, 'http://a/', CAST("
+        "printf('%065000d', i) AS BLOB), printf('%065000d', i) FROM n",
+        "INSERT INTO " GLOBS " (url, glob, missed_url) VALUES ('http://a/', CAST(x'2aff' AS TEXT), "
+        "NULL), ('http://a/', 'a*', 'http://r/1'), ('http://a/', x'2a', NULL)",
+    };
+    struct fixture *f = *state;
+    uint8_t before[64], after[64];
+    size_t count;
+
+    for (size_t i = 0; i < TABLE_LEN(sql); i++)
+        rqlite_tool_exec(sql[i]);
+    assert_int_equal(do_sync(f), STORE_OK);
+    count = model_count(&f->model);
+    assert_int_equal(count, 90000 + 7 + 1 + 100 + 2);
+    model_etag(&f->model, url_a, before);
+    assert_int_equal(atomic_load(&f->model.loads), 1);
+    fixture_close(f);
+    fixture_open(f);
+    assert_int_equal(model_count(&f->model), count);
+    model_etag(&f->model, url_a, after);
+    assert_memory_equal(after, before, 64);
+    fixture_close(f);
+}
+
 /* What was applied last is gone: everything is loaded anew. */
 static void test_lost_log(void **state)
 {
@@ -464,6 +504,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_others_changes),
         TEST(test_much_news),
+        TEST(test_load),
         TEST(test_lost_log),
         TEST(test_pruned_log),
         TEST(test_missed_columns_are_not_logged),

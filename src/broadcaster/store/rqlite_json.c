@@ -143,59 +143,57 @@ void rqlite_text_fini(struct rqlite_text *t)
     buf_fini(&t->bytes);
 }
 
-static int digit(char c)
+static int digit(uint8_t c)
 {
     if (c >= '0' && c <= '9')
         return c - '0';
     return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-/* false: not what hex() gives. */
-static bool decode(const char *hex, size_t len, uint8_t *to)
+bool rqlite_digits_decode(struct lonely_span digits, struct buf *out)
 {
+    size_t len = digits.len / 2;
+    uint8_t *to = buf_reserve(out, len);
+
+    if (to == NULL || digits.len % 2 != 0)
+        return false;
     for (size_t i = 0; i < len; i++) {
-        int high = digit(hex[2 * i]), low = digit(hex[2 * i + 1]);
+        int high = digit(digits.ptr[2 * i]), low = digit(digits.ptr[2 * i + 1]);
 
         if (high < 0 || low < 0)
             return false;
         to[i] = (uint8_t)(high << 4 | low);
     }
+    buf_commit(out, len);
     return true;
-}
-
-unsigned rqlite_text_decode(struct rqlite_text *t, const struct rqlite_digits *digits, size_t n,
-                            struct lonely_span out[RQLITE_SPANS_MAX])
-{
-    unsigned present = 0;
-    size_t need = 0;
-    uint8_t *to;
-
-    for (size_t i = 0; i < n; i++)
-        need += digits[i].len / 2;
-    buf_clear(&t->bytes);
-    to = buf_reserve(&t->bytes, need + 1);
-    for (size_t i = 0; i < n; i++) {
-        size_t len = digits[i].len / 2;
-
-        out[i] = (struct lonely_span){ 0 };
-        if (to == NULL || digits[i].ptr == NULL || !decode(digits[i].ptr, len, to))
-            continue;
-        out[i] = (struct lonely_span){ to, len };
-        present |= 1u << i;
-        to += len;
-    }
-    return present;
 }
 
 unsigned rqlite_text_read(struct rqlite_text *t, json_t *row, size_t first, size_t n,
                           struct lonely_span out[RQLITE_SPANS_MAX])
 {
-    struct rqlite_digits digits[RQLITE_SPANS_MAX] = { { 0 } };
+    struct lonely_span digits[RQLITE_SPANS_MAX];
+    unsigned present = 0;
+    size_t need = 0;
 
     for (size_t i = 0; i < n; i++) {
         json_t *value = json_array_get(row, first + i);
 
-        digits[i] = (struct rqlite_digits){ json_string_value(value), json_string_length(value) };
+        digits[i] = (struct lonely_span){ (const uint8_t *)json_string_value(value),
+                                          json_string_length(value) };
+        need += digits[i].len / 2;
     }
-    return rqlite_text_decode(t, digits, n, out);
+    buf_clear(&t->bytes);
+    if (buf_reserve(&t->bytes, need + 1) == NULL) /* so that it does not move */
+        n = 0;
+    for (size_t i = 0; i < RQLITE_SPANS_MAX; i++)
+        out[i] = (struct lonely_span){ 0 };
+    for (size_t i = 0; i < n; i++) {
+        size_t at = t->bytes.len;
+
+        if (digits[i].ptr == NULL || !rqlite_digits_decode(digits[i], &t->bytes))
+            continue;
+        out[i] = (struct lonely_span){ t->bytes.ptr + at, t->bytes.len - at };
+        present |= 1u << i;
+    }
+    return present;
 }

@@ -50,17 +50,13 @@ struct rqlite_text {
 #define RQLITE_SPANS_MAX 4
 void rqlite_text_init(struct rqlite_text *t);
 void rqlite_text_fini(struct rqlite_text *t);
-/* Hexadecimal digits of some text; NULL: absent. */
-struct rqlite_digits {
-    const char *ptr;
-    size_t len;
-};
-/* Decodes them into `out`, until the next call; what is absent or no such digits has len 0, and its
- * bit in the result is not set (bit 0: the first). */
-unsigned rqlite_text_decode(struct rqlite_text *t, const struct rqlite_digits *digits, size_t n,
-                            struct lonely_span out[RQLITE_SPANS_MAX]);
-/* The same of the columns [first, first + n) of a row, which may be NULL. */
+/* Decodes the columns [first, first + n) of a row, which may be NULL, into `out`, until the next call;
+ * what is absent or no hexadecimal digits has len 0, and its bit in the result is not set (bit 0: the
+ * first). */
 unsigned rqlite_text_read(struct rqlite_text *t, json_t *row, size_t first, size_t n,
                           struct lonely_span out[RQLITE_SPANS_MAX]);
+
+/* Appends what the digits stand for. false: they are none, or `out` has no room. */
+bool rqlite_digits_decode(struct lonely_span digits, struct buf *out);
 
 #endif
