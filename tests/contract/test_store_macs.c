@@ -14,130 +14,23 @@
 
 #include <cmocka.h>
 
-#include "mem.h"
+#include "macs_fixture.h"
+#include "postgres_tool.h"
+#include "rqlite_tool.h"
 #include "sqlite_tool.h"
-#include "store_fixture.h"
 #include "tables.h"
-
-/* What a store has fed. */
-struct fed {
-    pthread_mutex_t lock;
-    uint8_t seen[65536]; /* by the number in the code */
-    size_t count;
-    int lost;
-};
-
-struct macs {
-    struct fixture f; /* first */
-    struct fed fed;
-};
-
-static struct store_mac mac_of(uint32_t n)
-{
-    struct store_mac mac = { .keep_until_s = (uint64_t)time(NULL) + 121 };
-
-    memset(mac.code, 0xa5, sizeof mac.code);
-    memcpy(mac.code, &n, sizeof n);
-    return mac;
-}
-
-static void on_mac(void *arg, const struct store_mac *mac)
-{
-    struct fed *fed = arg;
-    uint32_t n;
-
-    memcpy(&n, mac->code, sizeof n);
-    pthread_mutex_lock(&fed->lock);
-    fed->seen[n % sizeof fed->seen]++;
-    fed->count++;
-    pthread_mutex_unlock(&fed->lock);
-}
-
-static void on_lost(void *arg)
-{
-    ((struct fed *)arg)->lost++;
-}
-
-static bool has(struct fed *fed, uint32_t n)
-{
-    bool seen;
-
-    pthread_mutex_lock(&fed->lock);
-    seen = fed->seen[n % sizeof fed->seen] > 0;
-    pthread_mutex_unlock(&fed->lock);
-    return seen;
-}
-
-static void forget(struct fed *fed)
-{
-    pthread_mutex_lock(&fed->lock);
-    memset(fed->seen, 0, sizeof fed->seen);
-    fed->count = 0;
-    fed->lost = 0;
-    pthread_mutex_unlock(&fed->lock);
-}
-
-static void fed_init(struct fed *fed, struct store_conf *conf)
-{
-    pthread_mutex_init(&fed->lock, NULL);
-    conf->macs = (struct store_macs){ on_mac, on_lost, fed };
-}
-
-static int setup(void **state)
-{
-    struct macs *m = mem_calloc(1, sizeof *m);
-
-    fixture_init(&m->f, *state);
-    fed_init(&m->fed, &m->f.conf);
-    fixture_open(&m->f);
-    *state = m;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct macs *m = *state;
-
-    fixture_fini(&m->f);
-    pthread_mutex_destroy(&m->fed.lock);
-    mem_free(m);
-    return 0;
-}
-
-static enum store_status sync_macs(struct fixture *f)
-{
-    struct reply *r = mem_calloc(1, sizeof *r);
-    enum store_status status;
-
-    reply_expect(r);
-    status = f->ops->sync_macs(f->client, on_reply, r);
-    if (status == STORE_PENDING) {
-        r->may_run = true;
-        reply_wait(f, r);
-        status = r->status;
-    }
-    mem_free(r);
-    return status;
-}
-
-static bool add(struct fixture *f, uint32_t n)
-{
-    struct store_mac mac = mac_of(n);
-
-    return f->ops->add_mac(f->client, &mac);
-}
 
 /* --- every backend -------------------------------------------------------------------------- */
 
 static void test_added(void **state)
 {
-    struct macs *m = *state;
+    struct macs_fixture *m = *state;
 
     assert_int_equal(m->fed.lost, 0);
-    assert_int_equal(sync_macs(&m->f), STORE_OK);
+    assert_int_equal(macs_sync(m), STORE_OK);
     for (uint32_t n = 0; n < 100; n++)
-        assert_true(add(&m->f, n));
-    assert_int_equal(sync_macs(&m->f), STORE_OK);
+        assert_true(macs_add(m, n));
+    assert_int_equal(macs_sync(m), STORE_OK);
 }
 
 static void on_closed(void *arg)
@@ -147,11 +40,11 @@ static void on_closed(void *arg)
 
 static void test_closing(void **state)
 {
-    struct macs *m = *state;
+    struct macs_fixture *m = *state;
     struct store_client *c;
     char error[256];
     bool closed = false;
-    struct store_mac mac = mac_of(1);
+    struct store_mac mac = { .keep_until_s = (uint64_t)time(NULL) + 121 };
 
     assert_true(m->f.ops->client_open(m->f.store, &m->f.loop, &c, error));
     m->f.ops->client_close(c, on_closed, &closed);
@@ -163,24 +56,107 @@ static void test_closing(void **state)
 
 static void test_none_kept(void **state)
 {
-    struct macs *m = *state;
+    struct macs_fixture *m = *state;
 
     fixture_close(&m->f);
     m->f.conf.macs = (struct store_macs){ 0 };
     fixture_open(&m->f);
-    assert_true(add(&m->f, 1));
-    assert_int_equal(sync_macs(&m->f), STORE_OK);
+    assert_true(macs_add(m, 1));
+    assert_int_equal(macs_sync(m), STORE_OK);
     assert_int_equal(m->fed.count, 0);
+}
+
+/* --- those with a database ------------------------------------------------------------------ */
+
+/* Until it was fed with those of [from, to). */
+static void await_macs(struct macs_fixture *m, uint32_t from, uint32_t to)
+{
+    for (int i = 0; from < to; i++) {
+        table_require(i < 5000, "macs that others see");
+        (void)macs_sync(m); /* not while a table is missing */
+        while (from < to && macs_has(m, from))
+            from++;
+        if (from < to)
+            uv_sleep(2);
+    }
+}
+
+static void test_others(void **state)
+{
+    struct macs_fixture *m = *state;
+    struct macs_fixture *other = macs_fixture_create(m->f.ops, m);
+    uint32_t n = 0;
+
+    fixture_open(&other->f);
+    assert_int_equal(other->fed.lost, 0);
+    for (int size = 1; size <= 5000; size *= 10) {
+        uint32_t first = n;
+
+        for (int i = 0; i < size; i++)
+            assert_true(macs_add(m, n++));
+        await_macs(other, first, n);
+        assert_int_equal(macs_sync(m), STORE_OK);
+    }
+    assert_true(m->fed.count <= 1001); /* a batch that is read before its number is noted */
+    assert_true(macs_add(other, 60000));
+    await_macs(m, 60000, 60001);
+    macs_fixture_destroy(other);
+}
+
+static void test_restart(void **state)
+{
+    struct macs_fixture *m = *state;
+
+    for (uint32_t n = 0; n < 10000; n++)
+        assert_true(macs_add(m, n));
+    fixture_close(&m->f); /* writes them */
+    macs_forget(m);
+    fixture_open(&m->f);
+    assert_int_equal(m->fed.lost, 0);
+    for (uint32_t n = 0; n < 10000; n++)
+        assert_true(macs_has(m, n));
+}
+
+static void drop_table(struct fixture *f)
+{
+    if (f->ops == &store_sqlite)
+        tool_run(f->path, "DROP TABLE lonely_hmacs");
+    else if (f->ops == &store_rqlite)
+        rqlite_tool_exec("DROP TABLE lonely_hmacs");
+    else
+        postgres_tool_run(f, "DROP TABLE lonely_hmacs");
+}
+
+/* The new table's numbers are behind those of the old one, up to which another has read. It looks when
+ * the table is there again. */
+static void test_dropped(void **state)
+{
+    struct macs_fixture *m = *state;
+    struct macs_fixture *other = macs_fixture_create(m->f.ops, m);
+    struct macs_fixture *third = macs_fixture_create(m->f.ops, m);
+
+    fixture_open(&other->f);
+    for (uint32_t n = 0; n < 200; n++)
+        assert_true(macs_add(m, n));
+    await_macs(other, 0, 200);
+    drop_table(&m->f);
+    for (uint32_t n = 200; n < 210; n++)
+        assert_true(macs_add(m, n));
+    fixture_open(&third->f);
+    await_macs(third, 200, 210);
+    await_macs(other, 200, 210);
+    macs_fixture_destroy(third);
+    macs_fixture_destroy(other);
 }
 
 /* --- the SQLite file ------------------------------------------------------------------------ */
 
-static long long stored(struct macs *m)
+static long long stored(struct macs_fixture *m)
 {
     return tool_ask(m->f.path, "SELECT count(*) FROM lonely_hmacs");
 }
 
-static void wait_for(struct macs *m, const char *sql, long long number)
+static void wait_for(struct macs_fixture *m, const char *sql, long long number)
 {
     for (int i = 0; tool_ask(m->f.path, sql) != number; i++) {
         table_require(i < 20000, sql);
@@ -188,74 +164,20 @@ static void wait_for(struct macs *m, const char *sql, long long number)
     }
 }
 
-static void wait_stored(struct macs *m, long long count)
+static void wait_stored(struct macs_fixture *m, long long count)
 {
     wait_for(m, "SELECT count(*) FROM lonely_hmacs", count);
 }
 
-static void test_restart(void **state)
-{
-    struct macs *m = *state;
-
-    for (uint32_t n = 0; n < 10000; n++)
-        assert_true(add(&m->f, n));
-    fixture_close(&m->f); /* writes them */
-    assert_int_equal(stored(m), 10000);
-    assert_int_equal(tool_ask(m->f.path, "SELECT count(*) FROM lonely_processes"), 0);
-    forget(&m->fed);
-    fixture_open(&m->f);
-    assert_int_equal(m->fed.lost, 0);
-    for (uint32_t n = 0; n < 10000; n++)
-        assert_true(has(&m->fed, n));
-}
-
-/* A second store on the file: what one adds the other sees; own macs are not read again. */
-static void test_others(void **state)
-{
-    struct macs *m = *state;
-    struct fixture *other = mem_alloc(sizeof *other);
-    struct fed *fed = mem_calloc(1, sizeof *fed);
-    uint32_t n = 0;
-
-    fixture_init(other, m->f.ops);
-    other->conf.path = m->f.path;
-    fed_init(fed, &other->conf);
-    fixture_open(other);
-    assert_int_equal(fed->lost, 0);
-    assert_int_equal(tool_ask(m->f.path, "SELECT count(*) FROM lonely_processes"), 2);
-    for (int size = 1; size <= 5000; size *= 10) {
-        uint32_t first = n;
-
-        for (int i = 0; i < size; i++)
-            assert_true(add(&m->f, n++));
-        wait_stored(m, n);
-        assert_int_equal(sync_macs(other), STORE_OK);
-        for (uint32_t i = first; i < n; i++)
-            assert_true(has(fed, i));
-    }
-    assert_int_equal(fed->count, n);
-
-    assert_int_equal(sync_macs(&m->f), STORE_OK);
-    assert_true(m->fed.count <= 1000); /* a batch that is read before its number is noted */
-    assert_true(add(other, 60000));
-    wait_stored(m, n + 1);
-    assert_int_equal(sync_macs(&m->f), STORE_OK);
-    assert_true(has(&m->fed, 60000));
-    fixture_fini(other);
-    pthread_mutex_destroy(&fed->lock);
-    mem_free(fed);
-    mem_free(other);
-}
-
 static void test_lock_held(void **state)
 {
-    struct macs *m = *state;
+    struct macs_fixture *m = *state;
     struct sqlite3 *db = tool_open(m->f.path, 10000);
 
     tool_exec(db, "BEGIN IMMEDIATE");
     for (uint32_t n = 0; n < 500; n++)
-        assert_true(add(&m->f, n));
-    assert_int_equal(sync_macs(&m->f), STORE_OK); /* reading waits for nobody */
+        assert_true(macs_add(m, n));
+    assert_int_equal(macs_sync(m), STORE_OK); /* reading waits for nobody */
     assert_int_equal(stored(m), 0);
     tool_exec(db, "COMMIT");
     sqlite3_close(db);
@@ -264,7 +186,7 @@ static void test_lock_held(void **state)
 
 static void test_bound(void **state)
 {
-    struct macs *m = *state;
+    struct macs_fixture *m = *state;
     struct sqlite3 *db;
     uint32_t n = 0;
 
@@ -273,47 +195,33 @@ static void test_bound(void **state)
     fixture_open(&m->f);
     db = tool_open(m->f.path, 10000);
     tool_exec(db, "BEGIN IMMEDIATE");
-    while (add(&m->f, n))
+    while (macs_add(m, n))
         n++;
     assert_in_range(n, 100, 200); /* twice: what waits, and what the writer has taken */
     tool_exec(db, "COMMIT");
     sqlite3_close(db);
     wait_stored(m, n);
-    assert_true(add(&m->f, n));
+    assert_true(macs_add(m, n));
 }
 
 /* What its constraint refuses does not keep the other writes of its commit from being made. */
 static void test_failing_table(void **state)
 {
-    struct macs *m = *state;
+    struct macs_fixture *m = *state;
     struct store_row row = { STORE_EXACT, SPAN("http://a/"), SPAN("t"), { NULL, 0 } };
 
     tool_run(m->f.path, "CREATE TRIGGER mean BEFORE INSERT ON lonely_hmacs BEGIN "
                         "SELECT RAISE(ROLLBACK, 'no'); END");
-    assert_true(add(&m->f, 1));
+    assert_true(macs_add(m, 1));
     assert_int_equal(do_subscribe(&m->f, &row), STORE_OK);
     assert_int_equal(stored(m), 0);
     tool_run(m->f.path, "DROP TRIGGER mean");
     wait_stored(m, 1);
 }
 
-static void test_dropped_table(void **state)
-{
-    struct macs *m = *state;
-
-    tool_run(m->f.path, "DROP TABLE lonely_hmacs");
-    assert_true(add(&m->f, 1));
-    wait_for(m, "SELECT count(*) FROM sqlite_master WHERE name = 'lonely_hmacs'", 1);
-    wait_stored(m, 1);
-    for (int i = 0; sync_macs(&m->f) != STORE_OK; i++) {
-        table_require(i < 1000, "a table that is made again");
-        uv_sleep(5);
-    }
-}
-
 static void test_marks(void **state)
 {
-    struct macs *m = *state;
+    struct macs_fixture *m = *state;
     char sql[256];
 
     /* Ended long ago, or before the last boot, or never existed: all have lost their macs. */
@@ -337,13 +245,13 @@ static void test_marks(void **state)
         fixture_open(&m->f);
         assert_int_equal(m->fed.lost, 1);
         assert_int_equal(tool_ask(m->f.path, "SELECT count(*) FROM lonely_processes"), 1);
-        forget(&m->fed);
+        macs_forget(m);
     }
 }
 
 static void test_killed(void **state)
 {
-    struct macs *m = *state;
+    struct macs_fixture *m = *state;
     int status;
     pid_t pid;
 
@@ -352,7 +260,7 @@ static void test_killed(void **state)
     table_require(pid >= 0, "fork");
     if (pid == 0) {
         fixture_open(&m->f);
-        add(&m->f, 7);
+        macs_add(m, 7);
         raise(SIGKILL);
     }
     table_require(waitpid(pid, &status, 0) == pid, "waitpid");
@@ -362,7 +270,7 @@ static void test_killed(void **state)
 
 static void test_pruning(void **state)
 {
-    struct macs *m = *state;
+    struct macs_fixture *m = *state;
 
     fixture_close(&m->f);
     tool_run(m->f.path,
@@ -376,50 +284,64 @@ static void test_pruning(void **state)
 /* Rows that no broadcaster writes are passed over. */
 static void test_odd_rows(void **state)
 {
-    struct macs *m = *state;
+    struct macs_fixture *m = *state;
 
     tool_run(m->f.path,
              "INSERT INTO lonely_hmacs (mac, expires_at) VALUES ('x', 9e9), (x'', 9e9), "
              "(randomblob(64), 9e9), (zeroblob(16), -1), (5, 'x'), (randomblob(16), 'soon')");
-    assert_int_equal(sync_macs(&m->f), STORE_OK);
+    assert_int_equal(macs_sync(m), STORE_OK);
     assert_int_equal(m->fed.count, 0);
 }
 
-static const struct {
+static const struct suite {
     const char *name;
     CMUnitTestFunction function;
+    bool has_database;
 } suite[] = {
-    { "added", test_added },
-    { "closing", test_closing },
-    { "none kept", test_none_kept },
+    { "added", test_added, false },         { "closing", test_closing, false },
+    { "none kept", test_none_kept, false }, { "others", test_others, true },
+    { "restart", test_restart, true },      { "dropped table", test_dropped, true },
 };
+
+enum { SUITE = TABLE_LEN(suite), BACKENDS_MAX = 4, NAME_SIZE = 100 };
+
+/* Their number. */
+static size_t add_suite(const struct store_ops *ops, struct CMUnitTest *tests,
+                        char (*names)[NAME_SIZE])
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < SUITE; i++) {
+        if (suite[i].has_database && ops == &store_memory)
+            continue;
+        snprintf(names[n], NAME_SIZE, "%s: %s", ops->name, suite[i].name);
+        tests[n] = (struct CMUnitTest){ .name = names[n],
+                                        .test_func = suite[i].function,
+                                        .setup_func = macs_fixture_setup,
+                                        .teardown_func = macs_fixture_teardown,
+                                        .initial_state = (void *)(uintptr_t)ops };
+        n++;
+    }
+    return n;
+}
 
 int main(void)
 {
-#define TEST(name)                                                  \
-    cmocka_unit_test_prestate_setup_teardown(name, setup, teardown, \
+#define TEST(name)                                                                            \
+    cmocka_unit_test_prestate_setup_teardown(name, macs_fixture_setup, macs_fixture_teardown, \
                                              (void *)(uintptr_t)&store_sqlite)
     const struct CMUnitTest of_sqlite[] = {
-        TEST(test_restart),       TEST(test_others),        TEST(test_lock_held), TEST(test_bound),
-        TEST(test_failing_table), TEST(test_dropped_table), TEST(test_marks),     TEST(test_killed),
-        TEST(test_pruning),       TEST(test_odd_rows),
+        TEST(test_lock_held), TEST(test_bound),   TEST(test_failing_table), TEST(test_marks),
+        TEST(test_killed),    TEST(test_pruning), TEST(test_odd_rows),
     };
-    enum { N = TABLE_LEN(suite), OF_SQLITE = TABLE_LEN(of_sqlite), BACKENDS_MAX = 4 };
-    static struct CMUnitTest tests[BACKENDS_MAX * N + OF_SQLITE];
-    static char names[BACKENDS_MAX * N][100];
+    enum { OF_SQLITE = TABLE_LEN(of_sqlite) };
+    static struct CMUnitTest tests[BACKENDS_MAX * SUITE + OF_SQLITE];
+    static char names[BACKENDS_MAX * SUITE][NAME_SIZE];
     const struct store_ops *backends[BACKENDS_MAX];
-    size_t n = fixture_backends(backends) * N;
+    size_t count = fixture_backends(backends), n = 0;
 
-    for (size_t i = 0; i < n; i++) {
-        const struct store_ops *ops = backends[i / N];
-
-        snprintf(names[i], sizeof names[i], "%s: %s", ops->name, suite[i % N].name);
-        tests[i] = (struct CMUnitTest){ .name = names[i],
-                                        .test_func = suite[i % N].function,
-                                        .setup_func = setup,
-                                        .teardown_func = teardown,
-                                        .initial_state = (void *)(uintptr_t)ops };
-    }
+    for (size_t i = 0; i < count; i++)
+        n += add_suite(backends[i], tests + n, names + n);
     if (backends[0] == &store_sqlite) {
         memcpy(tests + n, of_sqlite, sizeof of_sqlite);
         n += OF_SQLITE;

@@ -15,9 +15,9 @@
 #include <cmocka.h>
 #include <libpq-fe.h>
 
+#include "macs_fixture.h"
 #include "mem.h"
-#include "store_fixture.h"
-#include "tables.h"
+#include "postgres_tool.h"
 
 #define EXACTS "httppubsub_subscription_exacts"
 #define GLOBS  "httppubsub_subscription_globs"
@@ -38,44 +38,11 @@ static struct store_row glob(const char *key, struct lonely_span recovery)
 
 /* --- another program ------------------------------------------------------------------------ */
 
-static PGconn *tool_open(struct fixture *f)
-{
-    PGconn *pg = PQconnectdb(f->conf.urls[0]);
-
-    table_require(PQstatus(pg) == CONNECTION_OK, PQerrorMessage(pg));
-    PQclear(PQexec(pg, "SET client_min_messages = error"));
-    return pg;
-}
-
-static long long tool_number(PGconn *pg, const char *sql)
-{
-    PGresult *result = PQexec(pg, sql);
-    long long n = -1;
-
-    table_require(PQresultStatus(result) == PGRES_COMMAND_OK ||
-                      PQresultStatus(result) == PGRES_TUPLES_OK,
-                  PQerrorMessage(pg));
-    if (PQntuples(result) > 0 && !PQgetisnull(result, 0, 0))
-        n = strtoll(PQgetvalue(result, 0, 0), NULL, 10);
-    PQclear(result);
-    return n;
-}
-
-/* On a connection for this one question. */
-static long long ask(struct fixture *f, const char *sql)
-{
-    PGconn *pg = tool_open(f);
-    long long n = tool_number(pg, sql);
-
-    PQfinish(pg);
-    return n;
-}
-
 static void wait_for(struct fixture *f, const char *sql, long long number)
 {
-    PGconn *pg = tool_open(f);
+    PGconn *pg = postgres_tool_open(f);
 
-    for (int i = 0; tool_number(pg, sql) != number; i++) {
+    for (int i = 0; postgres_tool_number(pg, sql) != number; i++) {
         table_require(i < 6000, sql);
         uv_sleep(5);
     }
@@ -86,96 +53,10 @@ static void wait_for(struct fixture *f, const char *sql, long long number)
     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> " \
     "pg_backend_pid() AND application_name = 'lonelypss'"
 
-/* --- used macs that a store has fed --------------------------------------------------------- */
-
-struct fed {
-    pthread_mutex_t lock;
-    uint8_t seen[65536]; /* by the number in the code */
-    size_t count;
-    int lost;
-};
-
-struct test {
-    struct fixture f; /* first */
-    struct fed fed;
-};
-
-static void on_mac(void *arg, const struct store_mac *mac)
-{
-    struct fed *fed = arg;
-    uint32_t n;
-
-    memcpy(&n, mac->code, sizeof n);
-    pthread_mutex_lock(&fed->lock);
-    fed->seen[n % sizeof fed->seen]++;
-    fed->count++;
-    pthread_mutex_unlock(&fed->lock);
-}
-
-static void on_lost(void *arg)
-{
-    ((struct fed *)arg)->lost++;
-}
-
-static bool has_mac(struct fed *fed, uint32_t n)
-{
-    bool seen;
-
-    pthread_mutex_lock(&fed->lock);
-    seen = fed->seen[n % sizeof fed->seen] > 0;
-    pthread_mutex_unlock(&fed->lock);
-    return seen;
-}
-
-static void fed_init(struct fed *fed, struct store_conf *conf)
-{
-    pthread_mutex_init(&fed->lock, NULL);
-    conf->macs = (struct store_macs){ on_mac, on_lost, fed };
-}
-
-static bool add_mac(struct fixture *f, uint32_t n)
-{
-    struct store_mac mac = { .keep_until_s = (uint64_t)time(NULL) + 121 };
-
-    memset(mac.code, 0xa5, sizeof mac.code);
-    memcpy(mac.code, &n, sizeof n);
-    return f->ops->add_mac(f->client, &mac);
-}
-
-static enum store_status sync_macs(struct fixture *f)
-{
-    struct reply *r = mem_calloc(1, sizeof *r);
-    enum store_status status;
-
-    reply_expect(r);
-    status = f->ops->sync_macs(f->client, on_reply, r);
-    if (status == STORE_PENDING) {
-        reply_wait(f, r);
-        status = r->status;
-    }
-    mem_free(r);
-    return status;
-}
-
 static int setup(void **state)
 {
-    struct test *t = mem_calloc(1, sizeof *t);
-
-    fixture_init(&t->f, &store_postgres);
-    fed_init(&t->fed, &t->f.conf);
-    fixture_open(&t->f);
-    *state = t;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct test *t = *state;
-
-    fixture_fini(&t->f);
-    pthread_mutex_destroy(&t->fed.lock);
-    mem_free(t);
-    return 0;
+    *state = (void *)(uintptr_t)&store_postgres;
+    return macs_fixture_setup(state);
 }
 
 static void reopen(struct fixture *f, uint64_t timeout_ms)
@@ -189,7 +70,7 @@ static void reopen(struct fixture *f, uint64_t timeout_ms)
 
 static void test_rows_of_others(void **state)
 {
-    struct test *t = *state;
+    struct macs_fixture *t = *state;
     const struct {
         const char *sql;
         struct store_row there, gone;
@@ -208,7 +89,7 @@ static void test_rows_of_others(void **state)
     };
 
     for (size_t i = 0; i < TABLE_LEN(steps); i++) {
-        ask(&t->f, steps[i].sql);
+        postgres_tool_run(&t->f, steps[i].sql);
         assert_int_equal(do_sync(&t->f), STORE_OK);
         assert_true(model_has(&t->f.model, &steps[i].there));
         assert_false(model_has_key(&t->f.model, &steps[i].gone));
@@ -217,31 +98,34 @@ static void test_rows_of_others(void **state)
 
 static void test_what_is_not_logged(void **state)
 {
-    struct test *t = *state;
+    struct macs_fixture *t = *state;
     struct store_row row = exact("t", rec_1);
     long long before;
 
     assert_int_equal(do_subscribe(&t->f, &row), STORE_OK);
-    before = ask(&t->f, "SELECT max(seq) FROM lonely_changes");
+    before = postgres_tool_run(&t->f, "SELECT max(seq) FROM lonely_changes");
     assert_int_equal(do_subscribe(&t->f, &row), STORE_CONFLICT);
     assert_int_equal(do_missed_upsert(&t->f, &row, span_of("t"), 1, 10), STORE_OK);
-    ask(&t->f, "UPDATE " EXACTS " SET missed_attempts = 3, url = url, missed_url = missed_url");
-    ask(&t->f, "BEGIN; DELETE FROM " EXACTS "; ROLLBACK");
-    assert_int_equal(ask(&t->f, "SELECT count(*) FROM lonely_changes WHERE kind = 0 AND op > 0"),
-                     1);
-    assert_int_equal(ask(&t->f, "SELECT max(seq) FROM lonely_changes"), before);
+    postgres_tool_run(&t->f, "UPDATE " EXACTS
+                             " SET missed_attempts = 3, url = url, missed_url = missed_url");
+    postgres_tool_run(&t->f, "BEGIN; DELETE FROM " EXACTS "; ROLLBACK");
+    assert_int_equal(
+        postgres_tool_run(&t->f, "SELECT count(*) FROM lonely_changes WHERE kind = 0 AND op > 0"),
+        1);
+    assert_int_equal(postgres_tool_run(&t->f, "SELECT max(seq) FROM lonely_changes"), before);
 }
 
 static void test_many_at_once(void **state)
 {
-    struct test *t = *state;
+    struct macs_fixture *t = *state;
 
-    ask(&t->f, "INSERT INTO " EXACTS " (url, exact) SELECT 'http://a/', i::text::bytea FROM "
-               "generate_series(1, 9000) i");
+    postgres_tool_run(&t->f,
+                      "INSERT INTO " EXACTS " (url, exact) SELECT 'http://a/', i::text::bytea FROM "
+                      "generate_series(1, 9000) i");
     assert_int_equal(do_sync(&t->f), STORE_OK);
     assert_int_equal(model_count(&t->f.model), 9000);
     assert_int_equal(atomic_load(&t->f.model.loads), 1);
-    ask(&t->f, "DELETE FROM " EXACTS " WHERE exact <> '77'");
+    postgres_tool_run(&t->f, "DELETE FROM " EXACTS " WHERE exact <> '77'");
     assert_int_equal(do_sync(&t->f), STORE_OK);
     assert_int_equal(model_count(&t->f.model), 1);
 }
@@ -249,22 +133,24 @@ static void test_many_at_once(void **state)
 /* Longer than the protocol can say: passed over. */
 static void test_odd_rows(void **state)
 {
-    struct test *t = *state;
+    struct macs_fixture *t = *state;
     struct store_row row = exact("t", none);
     uint8_t etag[64], want[64];
 
-    ask(&t->f,
-        "INSERT INTO " EXACTS " (url, exact) VALUES ('http://a/', repeat('x', 70000)::bytea)");
-    ask(&t->f, "INSERT INTO " GLOBS " (url, glob, missed_url) VALUES ('http://a/', '', '')");
-    ask(&t->f, "INSERT INTO lonely_hmacs (mac, expires_at) VALUES ('x', 9e9), ('', 9e9), "
-               "(repeat('x', 16)::bytea, -1)");
+    postgres_tool_run(&t->f, "INSERT INTO " EXACTS
+                             " (url, exact) VALUES ('http://a/', repeat('x', 70000)::bytea)");
+    postgres_tool_run(&t->f,
+                      "INSERT INTO " GLOBS " (url, glob, missed_url) VALUES ('http://a/', '', '')");
+    postgres_tool_run(&t->f,
+                      "INSERT INTO lonely_hmacs (mac, expires_at) VALUES ('x', 9e9), ('', 9e9), "
+                      "(repeat('x', 16)::bytea, -1)");
     assert_int_equal(do_subscribe(&t->f, &row), STORE_OK);
     assert_int_equal(do_sync(&t->f), STORE_OK);
     assert_int_equal(model_count(&t->f.model), 2);
     model_etag(&t->f.model, url_a, want);
     assert_int_equal(do_check(&t->f, url_a, etag), STORE_OK);
     assert_memory_equal(etag, want, 64);
-    assert_int_equal(sync_macs(&t->f), STORE_OK);
+    assert_int_equal(macs_sync(t), STORE_OK);
     assert_int_equal(t->fed.count, 0);
     reopen(&t->f, 20000);
     assert_int_equal(model_count(&t->f.model), 2);
@@ -272,29 +158,31 @@ static void test_odd_rows(void **state)
 
 static void test_view(void **state)
 {
-    struct test *t = *state;
+    struct macs_fixture *t = *state;
     struct store_row row = { STORE_EXACT, SPAN("http://a/\0"), SPAN("t\xff"), none };
 
     assert_int_equal(do_subscribe(&t->f, &row), STORE_OK);
-    assert_int_equal(ask(&t->f, "SELECT count(*) FROM lonely_subscriptions WHERE kind = 'exact' "
-                                "AND url = 'http://a/\\000' AND key = 't\\377'"),
-                     1);
+    assert_int_equal(
+        postgres_tool_run(&t->f, "SELECT count(*) FROM lonely_subscriptions WHERE kind = 'exact' "
+                                 "AND url = 'http://a/\\000' AND key = 't\\377'"),
+        1);
 }
 
 /* Nobody syncs, and the row arrives. */
 static void test_notify_wakes(void **state)
 {
-    struct test *t = *state;
+    struct macs_fixture *t = *state;
     struct store_row row = exact("woken", none);
 
     assert_int_equal(do_sync(&t->f), STORE_OK);
-    while (ask(&t->f,
+    while (postgres_tool_run(
+               &t->f,
                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lonelypss' "
                "AND query LIKE 'SELECT seq, mark, kind%'") == 0) { /* until the loop has looked */
         assert_int_equal(do_sync(&t->f), STORE_OK);
         uv_sleep(5);
     }
-    ask(&t->f, "INSERT INTO " EXACTS " (url, exact) VALUES ('http://a/', 'woken')");
+    postgres_tool_run(&t->f, "INSERT INTO " EXACTS " (url, exact) VALUES ('http://a/', 'woken')");
     for (int i = 0; !model_has(&t->f.model, &row); i++) {
         table_require(i < 6000, "news that come by themselves");
         uv_run(&t->f.loop, UV_RUN_NOWAIT);
@@ -312,7 +200,7 @@ static void test_gaps(void **state)
         "UPDATE lonely_changes SET mark = mark + 1", /* another history with the same numbers */
         "DELETE FROM lonely_changes; INSERT INTO lonely_changes (kind, op) VALUES (0, 0)",
     };
-    struct test *t = *state;
+    struct macs_fixture *t = *state;
 
     for (size_t i = 0; i < TABLE_LEN(causes); i++) {
         struct store_row row = exact(causes[i], none);
@@ -320,8 +208,9 @@ static void test_gaps(void **state)
 
         assert_int_equal(do_subscribe(&t->f, &row), STORE_OK);
         assert_int_equal(do_sync(&t->f), STORE_OK);
-        ask(&t->f, "SET session_replication_role = replica; DELETE FROM " EXACTS); /* not logged */
-        ask(&t->f, causes[i]);
+        postgres_tool_run(
+            &t->f, "SET session_replication_role = replica; DELETE FROM " EXACTS); /* not logged */
+        postgres_tool_run(&t->f, causes[i]);
         assert_int_equal(do_sync(&t->f), STORE_OK);
         assert_false(model_has_key(&t->f.model, &row));
         assert_int_equal(atomic_load(&t->f.model.loads), loads + 1);
@@ -330,16 +219,17 @@ static void test_gaps(void **state)
 
 static void test_pruning(void **state)
 {
-    struct test *t = *state;
+    struct macs_fixture *t = *state;
     struct store_row row = exact("t", none);
 
     fixture_close(&t->f);
-    ask(&t->f, "INSERT INTO lonely_changes (kind, op, at) SELECT 0, 0, 1000 FROM "
-               "generate_series(1, 3500)");
-    ask(&t->f, "UPDATE lonely_changes SET at = 1000");
-    ask(&t->f, "INSERT INTO lonely_hmacs (mac, expires_at) SELECT repeat('x', 16)::bytea, "
-               "CASE WHEN i % 5000 = 0 THEN 9000000000 ELSE 1000 END FROM "
-               "generate_series(1, 25000) i");
+    postgres_tool_run(&t->f, "INSERT INTO lonely_changes (kind, op, at) SELECT 0, 0, 1000 FROM "
+                             "generate_series(1, 3500)");
+    postgres_tool_run(&t->f, "UPDATE lonely_changes SET at = 1000");
+    postgres_tool_run(&t->f,
+                      "INSERT INTO lonely_hmacs (mac, expires_at) SELECT repeat('x', 16)::bytea, "
+                      "CASE WHEN i % 5000 = 0 THEN 9000000000 ELSE 1000 END FROM "
+                      "generate_series(1, 25000) i");
     fixture_open(&t->f);
     wait_for(&t->f, "SELECT count(*) FROM lonely_changes", 1); /* never the newest */
     wait_for(&t->f, "SELECT count(*) FROM lonely_hmacs", 5);
@@ -353,7 +243,7 @@ static void test_pruning(void **state)
 /* All sessions end; what is asked then is done with new ones. */
 static void test_ended_sessions(void **state)
 {
-    struct test *t = *state;
+    struct macs_fixture *t = *state;
     uint8_t etag[64];
 
     for (int i = 0; i < 5; i++) {
@@ -362,7 +252,7 @@ static void test_ended_sessions(void **state)
 
         snprintf(key, sizeof key, "%d", i);
         row = exact(key, none);
-        assert_true(ask(&t->f, END_SESSIONS) >= 3);
+        assert_true(postgres_tool_run(&t->f, END_SESSIONS) >= 3);
         assert_int_equal(do_sync(&t->f), STORE_OK);
         assert_int_equal(do_subscribe(&t->f, &row), STORE_OK);
         assert_int_equal(do_check(&t->f, url_a, etag), STORE_OK);
@@ -373,18 +263,18 @@ static void test_ended_sessions(void **state)
 
 static void test_lock_held(void **state)
 {
-    struct test *t = *state;
+    struct macs_fixture *t = *state;
     struct store_row row = exact("t", none);
-    PGconn *pg = tool_open(&t->f);
+    PGconn *pg = postgres_tool_open(&t->f);
     uint64_t since;
 
     reopen(&t->f, 1000);
-    tool_number(pg, "BEGIN; LOCK TABLE lonely_change_order IN EXCLUSIVE MODE");
+    postgres_tool_number(pg, "BEGIN; LOCK TABLE lonely_change_order IN EXCLUSIVE MODE");
     since = uv_hrtime();
     assert_int_equal(do_subscribe(&t->f, &row), STORE_UNAVAILABLE);
     assert_in_range((uv_hrtime() - since) / 1000000, 500, 5000);
     assert_int_equal(do_sync(&t->f), STORE_OK); /* reading waits for nobody */
-    tool_number(pg, "COMMIT");
+    postgres_tool_number(pg, "COMMIT");
     PQfinish(pg);
     reopen(&t->f, 20000);
     assert_false(model_has_key(&t->f.model, &row)); /* it was not done later */
@@ -399,16 +289,16 @@ static void test_dropped_tables(void **state)
         "DROP TABLE lonely_hmacs, lonely_change_order CASCADE",
         "DROP TRIGGER lonely_exacts_inserted ON httppubsub_subscription_exacts",
     };
-    struct test *t = *state;
+    struct macs_fixture *t = *state;
 
     for (size_t i = 0; i < TABLE_LEN(causes); i++) {
         struct store_row row = exact(causes[i], none);
         int tries = 0;
 
-        ask(&t->f, causes[i]);
-        ask(&t->f, END_SESSIONS); /* else a missing trigger is not looked for */
+        postgres_tool_run(&t->f, causes[i]);
+        postgres_tool_run(&t->f, END_SESSIONS); /* else a missing trigger is not looked for */
         while (do_subscribe(&t->f, &row) != STORE_OK || do_sync(&t->f) != STORE_OK ||
-               sync_macs(&t->f) != STORE_OK) {
+               macs_sync(t) != STORE_OK) {
             table_require(tries++ < 1000, causes[i]);
             (void)do_unsubscribe(&t->f, &row);
             uv_sleep(5);
@@ -420,10 +310,11 @@ static void test_dropped_tables(void **state)
 /* A statement that fails harms no other one of its commit. */
 static void test_failing_trigger(void **state)
 {
-    struct test *t = *state;
+    struct macs_fixture *t = *state;
     struct reply *replies = mem_calloc(20, sizeof *replies);
 
-    ask(&t->f, "CREATE FUNCTION mean() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.exact = "
+    postgres_tool_run(
+        &t->f, "CREATE FUNCTION mean() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.exact = "
                "'7' THEN RAISE 'no'; END IF; RETURN NEW; END $$; CREATE TRIGGER mean BEFORE INSERT "
                "ON " EXACTS " FOR EACH ROW EXECUTE FUNCTION mean()");
     for (int i = 0; i < 20; i++) {
@@ -446,7 +337,7 @@ static void test_failing_trigger(void **state)
 
 static void test_refused(void **state)
 {
-    struct test *t = *state;
+    struct macs_fixture *t = *state;
     static char unreachable[] = "postgresql://u:hush@127.0.0.1:1/d";
     static char nonsense[] = "postgresql://u:hu%zzsh@h/d";
     static const struct {
@@ -455,7 +346,7 @@ static void test_refused(void **state)
     } cases[] = { { unreachable, "127.0.0.1" }, { nonsense, "libpq" }, { NULL, "later version" } };
 
     fixture_close(&t->f);
-    ask(&t->f, "UPDATE lonely_schema SET version = 2");
+    postgres_tool_run(&t->f, "UPDATE lonely_schema SET version = 2");
     for (size_t i = 0; i < TABLE_LEN(cases); i++) {
         struct store_conf conf = t->f.conf;
         struct store_feed feed = model_feed(&t->f.model);
@@ -470,57 +361,11 @@ static void test_refused(void **state)
         assert_null(strstr(error, "hu"));
         assert_null(strchr(error, '\n'));
     }
-    ask(&t->f, "UPDATE lonely_schema SET version = 1");
+    postgres_tool_run(&t->f, "UPDATE lonely_schema SET version = 1");
     fixture_open(&t->f);
 }
 
 /* --- used macs ------------------------------------------------------------------------------ */
-
-static void test_macs_of_others(void **state)
-{
-    struct test *t = *state;
-    struct test *other = mem_calloc(1, sizeof *other);
-    uint32_t n = 0;
-
-    fixture_init(&other->f, t->f.ops);
-    fixture_share(&other->f, &t->f);
-    fed_init(&other->fed, &other->f.conf);
-    fixture_open(&other->f);
-    assert_int_equal(other->fed.lost, 0);
-    assert_int_equal(ask(&t->f, "SELECT count(*) FROM lonely_processes"), 2);
-    for (int size = 1; size <= 5000; size *= 10) {
-        uint32_t first = n;
-
-        for (int i = 0; i < size; i++)
-            assert_true(add_mac(&t->f, n++));
-        wait_for(&t->f, "SELECT count(*) FROM lonely_hmacs", n);
-        assert_int_equal(sync_macs(&other->f), STORE_OK);
-        for (uint32_t i = first; i < n; i++)
-            assert_true(has_mac(&other->fed, i));
-    }
-    assert_true(add_mac(&other->f, 60000));
-    wait_for(&t->f, "SELECT count(*) FROM lonely_hmacs", n + 1);
-    assert_int_equal(sync_macs(&t->f), STORE_OK);
-    assert_true(has_mac(&t->fed, 60000));
-    fixture_fini(&other->f);
-    pthread_mutex_destroy(&other->fed.lock);
-    mem_free(other);
-}
-
-static void test_macs_restart(void **state)
-{
-    struct test *t = *state;
-
-    for (uint32_t n = 0; n < 10000; n++)
-        assert_true(add_mac(&t->f, n));
-    fixture_close(&t->f); /* writes them */
-    assert_int_equal(ask(&t->f, "SELECT count(*) FROM lonely_hmacs"), 10000);
-    assert_int_equal(ask(&t->f, "SELECT count(*) FROM lonely_processes"), 0);
-    fixture_open(&t->f);
-    assert_int_equal(t->fed.lost, 0);
-    for (uint32_t n = 0; n < 10000; n++)
-        assert_true(has_mac(&t->fed, n));
-}
 
 static void test_marks(void **state)
 {
@@ -534,11 +379,11 @@ static void test_marks(void **state)
         { "UPDATE lonely_processes SET at = at - 100", 1 },
         { "INSERT INTO lonely_processes VALUES (1, 'nonsense', 0)", 1 },
     };
-    struct test *t = *state;
+    struct macs_fixture *t = *state;
 
     for (size_t i = 0; i < TABLE_LEN(cases); i++) {
         fixture_close(&t->f);
-        ask(&t->f, cases[i].sql);
+        postgres_tool_run(&t->f, cases[i].sql);
         t->fed.lost = 0;
         fixture_open(&t->f);
         assert_int_equal(t->fed.lost, cases[i].lost);
@@ -547,7 +392,7 @@ static void test_marks(void **state)
 
 static void test_killed(void **state)
 {
-    struct test *t = *state;
+    struct macs_fixture *t = *state;
     int status;
     pid_t pid;
 
@@ -556,7 +401,7 @@ static void test_killed(void **state)
     table_require(pid >= 0, "fork");
     if (pid == 0) {
         fixture_open(&t->f);
-        add_mac(&t->f, 7);
+        macs_add(t, 7);
         raise(SIGKILL);
     }
     table_require(waitpid(pid, &status, 0) == pid, "waitpid");
@@ -566,7 +411,7 @@ static void test_killed(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, macs_fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_rows_of_others), TEST(test_what_is_not_logged),
         TEST(test_many_at_once),   TEST(test_odd_rows),
@@ -574,8 +419,7 @@ int main(void)
         TEST(test_gaps),           TEST(test_pruning),
         TEST(test_ended_sessions), TEST(test_lock_held),
         TEST(test_dropped_tables), TEST(test_failing_trigger),
-        TEST(test_refused),        TEST(test_macs_of_others),
-        TEST(test_macs_restart),   TEST(test_marks),
+        TEST(test_refused),        TEST(test_marks),
         TEST(test_killed),
     };
 

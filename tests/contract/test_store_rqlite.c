@@ -15,77 +15,19 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "macs_fixture.h"
 #include "mem.h"
 #include "rqlite_tool.h"
-#include "store_fixture.h"
 #include "tables.h"
 
 static const struct lonely_span url_a = { (const uint8_t *)"http://a/", 9 };
 static const struct lonely_span rec_1 = { (const uint8_t *)"http://r/1", 10 };
 static const struct lonely_span none = { NULL, 0 };
 
-/* What a store has fed of used macs. */
-struct fed {
-    pthread_mutex_t lock;
-    uint8_t seen[16384]; /* by the number in the code */
-    size_t count;
-    int lost;
-};
-
-struct env {
-    struct fixture f; /* first */
-    struct fed fed;
-};
-
-static void on_mac(void *arg, const struct store_mac *mac)
-{
-    struct fed *fed = arg;
-    uint32_t n;
-
-    memcpy(&n, mac->code, sizeof n);
-    pthread_mutex_lock(&fed->lock);
-    fed->seen[n % sizeof fed->seen]++;
-    fed->count++;
-    pthread_mutex_unlock(&fed->lock);
-}
-
-static void on_lost(void *arg)
-{
-    ((struct fed *)arg)->lost++;
-}
-
-static struct env *env_create(const struct env *with)
-{
-    struct env *e = mem_calloc(1, sizeof *e);
-
-    fixture_init(&e->f, &store_rqlite);
-    if (with != NULL)
-        fixture_share(&e->f, &with->f);
-    pthread_mutex_init(&e->fed.lock, NULL);
-    e->f.conf.macs = (struct store_macs){ on_mac, on_lost, &e->fed };
-    return e;
-}
-
-static void env_free(struct env *e)
-{
-    fixture_fini(&e->f);
-    pthread_mutex_destroy(&e->fed.lock);
-    mem_free(e);
-}
-
 static int setup(void **state)
 {
-    struct env *e = env_create(NULL);
-
-    fixture_open(&e->f);
-    *state = e;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    env_free(*state);
-    return 0;
+    *state = (void *)(uintptr_t)&store_rqlite;
+    return macs_fixture_setup(state);
 }
 
 static struct store_row exact(const char *key, struct lonely_span recovery)
@@ -314,71 +256,20 @@ static void test_failing_trigger(void **state)
 
 /* --- used macs ------------------------------------------------------------------------------ */
 
-static bool add(struct env *e, uint32_t n)
+static void test_odd_macs(void **state)
 {
-    struct store_mac mac = { .keep_until_s = (uint64_t)time(NULL) + 121 };
+    struct macs_fixture *e = *state;
 
-    memset(mac.code, 0xa5, sizeof mac.code);
-    memcpy(mac.code, &n, sizeof n);
-    return e->f.ops->add_mac(e->f.client, &mac);
-}
-
-static enum store_status sync_macs(struct fixture *f)
-{
-    struct reply *r = mem_calloc(1, sizeof *r);
-    enum store_status status;
-
-    reply_expect(r);
-    status = f->ops->sync_macs(f->client, on_reply, r);
-    if (status == STORE_PENDING) {
-        reply_wait(f, r);
-        status = r->status;
-    }
-    mem_free(r);
-    return status;
-}
-
-static void assert_seen(struct env *e, uint32_t from, uint32_t to)
-{
-    assert_int_equal(sync_macs(&e->f), STORE_OK);
-    for (uint32_t n = from; n < to; n++)
-        assert_true(e->fed.seen[n] > 0);
-}
-
-static void test_macs_are_shared(void **state)
-{
-    struct env *e = *state;
-    struct env *other = env_create(e);
-    uint32_t n = 0;
-
-    fixture_open(&other->f);
-    assert_int_equal(other->fed.lost, 0);
-    for (int size = 1; size <= 5000; size *= 10) {
-        uint32_t first = n;
-
-        for (int i = 0; i < size; i++)
-            assert_true(add(e, n++));
-        wait_for("SELECT count(*) FROM lonely_hmacs", n);
-        assert_seen(other, first, n);
-    }
-    assert_int_equal(other->fed.count, n);
-    assert_int_equal(sync_macs(&e->f), STORE_OK);
-    assert_true(e->fed.count <= 1000); /* a batch that is read before its number is noted */
-    env_free(other);
-    fixture_close(&e->f);
-    fixture_open(&e->f);
-    assert_int_equal(e->fed.lost, 0);
-    assert_seen(e, 0, n);
     rqlite_tool_exec("INSERT INTO lonely_hmacs (mac, expires_at) VALUES ('x', 9e9), (x'', 9), "
                      "(randomblob(64), 9), (zeroblob(16), -1), (5, 'x')");
     e->fed.count = 0;
-    assert_int_equal(sync_macs(&e->f), STORE_OK);
+    assert_int_equal(macs_sync(e), STORE_OK);
     assert_int_equal(e->fed.count, 0);
 }
 
 static void test_expired_macs_are_pruned(void **state)
 {
-    struct env *e = *state;
+    struct macs_fixture *e = *state;
 
     fixture_close(&e->f);
     rqlite_tool_exec("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE "
@@ -390,7 +281,7 @@ static void test_expired_macs_are_pruned(void **state)
 
 static void test_killed(void **state)
 {
-    struct env *e = *state;
+    struct macs_fixture *e = *state;
     int status;
     pid_t pid;
 
@@ -399,7 +290,7 @@ static void test_killed(void **state)
     table_require(pid >= 0, "fork");
     if (pid == 0) {
         fixture_open(&e->f);
-        add(e, 7);
+        macs_add(e, 7);
         raise(SIGKILL);
     }
     table_require(waitpid(pid, &status, 0) == pid, "waitpid");
@@ -500,22 +391,15 @@ static void test_dead_node(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, macs_fixture_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_others_changes),
-        TEST(test_much_news),
-        TEST(test_load),
-        TEST(test_lost_log),
-        TEST(test_pruned_log),
-        TEST(test_missed_columns_are_not_logged),
-        TEST(test_dropped_tables),
-        TEST(test_failing_trigger),
-        TEST(test_macs_are_shared),
-        TEST(test_expired_macs_are_pruned),
-        TEST(test_killed),
-        TEST(test_clocks_need_not_agree),
-        TEST(test_bad_urls),
-        TEST(test_newer_schema),
+        TEST(test_others_changes), TEST(test_much_news),
+        TEST(test_load),           TEST(test_lost_log),
+        TEST(test_pruned_log),     TEST(test_missed_columns_are_not_logged),
+        TEST(test_dropped_tables), TEST(test_failing_trigger),
+        TEST(test_odd_macs),       TEST(test_expired_macs_are_pruned),
+        TEST(test_killed),         TEST(test_clocks_need_not_agree),
+        TEST(test_bad_urls),       TEST(test_newer_schema),
         TEST(test_dead_node),
     };
 

@@ -10,16 +10,26 @@
 #include "mem.h"
 #include "postgres_store.h"
 
-#define BATCH_ROWS   2000 /* of news applied at once */
+#define BATCH_ROWS   2000    /* of news applied at once ... */
+#define BATCH_BYTES  4194304 /* ... and the bytes of all but the last */
 #define STRING(x)    STRING_(x)
 #define STRING_(x)   #x
 #define IDLE_WAIT_MS 10000
+#define RETRY_MS     500 /* what failed although there is a connection */
 
-/* The row that was applied last comes first, without what it holds. */
-#define SQL_NEWS                                                                                \
-    "SELECT seq, mark, kind, op, CASE WHEN seq > $1 THEN url END, CASE WHEN seq > $1 THEN key " \
-    "END, CASE WHEN seq > $1 THEN recovery END FROM " TABLE_CHANGES                             \
-    " WHERE seq >= $1 ORDER BY seq LIMIT 2001"
+/* The row that was applied last comes first, without what it holds. `total` is of the bytes up to a row;
+ * news ends with the row that exceeds BATCH_BYTES. */
+#define NEW(column) "CASE WHEN seq > $1 THEN " column " END"
+#define SIZE        SIZE_OF("url") " + " SIZE_OF("key") " + " SIZE_OF("recovery")
+#define LISTED                                                                        \
+    "SELECT seq, mark, kind, op, " NEW("url") " AS url, " NEW("key") " AS key, " NEW( \
+        "recovery") " AS recovery, CASE WHEN seq > $1 THEN " SIZE                     \
+                    " ELSE 0 END AS size FROM " TABLE_CHANGES                         \
+                    " WHERE seq >= $1 ORDER BY seq LIMIT 2001"
+#define SQL_NEWS                                                                       \
+    "SELECT seq, mark, kind, op, url, key, recovery, total FROM (SELECT *, sum(size) " \
+    "OVER (ORDER BY seq) AS total FROM (" LISTED ") AS listed) AS summed "             \
+    "WHERE total - size < " STRING(BATCH_BYTES) " ORDER BY seq"
 #define SQL_MACS                                   \
     "SELECT seq, mac, expires_at FROM " TABLE_MACS \
     " WHERE seq > $1 ORDER BY seq LIMIT " STRING(BATCH_ROWS)
@@ -125,7 +135,8 @@ enum postgres_news postgres_news_apply(struct postgres_feed *f, const PGresult *
     }
     f->to.change_end(f->to.arg);
     set_at(f, &at);
-    return n > BATCH_ROWS ? NEWS_SOME : NEWS_NONE;
+    return n > BATCH_ROWS || postgres_number(result, n - 1, 7) >= BATCH_BYTES ? NEWS_SOME
+                                                                              : NEWS_NONE;
 }
 
 /* --- used macs ------------------------------------------------------------------------------ */
@@ -361,7 +372,18 @@ static enum store_status feeder_turn(struct postgres_feed *f)
 
     if (good && was_suspect)
         atomic_store(&f->conn.down, false);
+    else if (was_suspect)
+        atomic_store(&f->suspect, true); /* nobody else would look again */
     return good ? STORE_OK : STORE_UNAVAILABLE;
+}
+
+static uint64_t idle_ms(struct postgres_feed *f)
+{
+    if (f->conn.pg == NULL)
+        return postgres_conn_pause_ms(&f->conn);
+    return atomic_load(&f->suspect) || f->slots_retry_ms > clock_mono_ms(&clock_system)
+               ? RETRY_MS
+               : IDLE_WAIT_MS;
 }
 
 static void feeder_main(void *arg)
@@ -378,9 +400,10 @@ static void feeder_main(void *arg)
         n = store_queue_take(&f->queue, REQUEST_ANY, SIZE_MAX, &requests);
         if (n > 0 || f->conn.pg == NULL || atomic_load(&f->suspect))
             store_requests_answer(&requests, feeder_turn(f));
-        if (f->conn.pg != NULL)
-            postgres_slots_serve(f);
-        wait_ms = f->conn.pg != NULL ? IDLE_WAIT_MS : postgres_conn_pause_ms(&f->conn);
+        if (f->conn.pg != NULL && clock_mono_ms(&clock_system) >= f->slots_retry_ms &&
+            !postgres_slots_serve(f))
+            f->slots_retry_ms = clock_mono_ms(&clock_system) + RETRY_MS;
+        wait_ms = idle_ms(f);
     }
 }
 

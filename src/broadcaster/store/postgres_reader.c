@@ -57,7 +57,8 @@ bool postgres_page_read(const PGresult *result, const struct store_place *from,
         if (!store_page_add(page, &row))
             return false;
     }
-    *ended = i == n && n <= STORE_PAGE_ROWS;
+    *ended = i == n && n <= STORE_PAGE_ROWS &&
+             (n == 0 || postgres_number(result, n - 1, 2) < STORE_PAGE_BYTES);
     return true;
 }
 

@@ -16,8 +16,6 @@
 #define STRING(x)  STRING_(x)
 #define STRING_(x) #x
 
-#define TRIGGERS 8 /* of both tables */
-
 #define MISSED_COLUMNS(topic)                                                        \
     "missed_url bytea, missed_lock_id bigint, missed_lock_expires_at bigint, " topic \
     "missed_attempts bigint, missed_next_retry_at bigint"
@@ -101,6 +99,10 @@ static const char *const ddl[] = {
     "CREATE TABLE IF NOT EXISTS " TABLE_MACS
     " (seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, mac bytea NOT NULL, "
     "expires_at bigint NOT NULL)",
+    /* A table that was dropped and made again goes on behind what others have read of the old one. */
+    LOCK_MACS "; SELECT setval(seq, greatest(nextval(seq), "
+              "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint)) "
+              "FROM pg_get_serial_sequence('" TABLE_MACS "', 'seq') AS seq",
     "CREATE TABLE IF NOT EXISTS " TABLE_MARKS
     " (id bigint PRIMARY KEY, process text NOT NULL, at bigint NOT NULL)",
 
@@ -113,65 +115,17 @@ static const char *const ddl[] = {
     "DELETE FROM lonely_schema; INSERT INTO lonely_schema VALUES (" STRING(VERSION) ")",
 };
 
-#define IS_THERE(table) "to_regclass('" table "') IS NOT NULL"
-
-/* Is everything there, apart from the version? Nobody is disturbed when it is. */
+/* Is everything there, apart from the version? Nobody is disturbed when it is. And is there a version? */
+#define COMPLETE                                                                             \
+    "(SELECT count(to_regclass(name)) = 8 FROM unnest(ARRAY['lonely_schema', '" TABLE_EXACTS \
+    "', '" TABLE_GLOBS "', '" TABLE_CHANGES "', '" TABLE_MACS "', '" TABLE_MARKS             \
+    "', 'lonely_change_order', 'lonely_hmac_order']) AS name)"
+#define TRIGGERED                                                                             \
+    "(SELECT count(*) = 8 FROM pg_trigger WHERE NOT tgisinternal AND tgenabled IN ('O', 'A')" \
+    " AND tgname LIKE 'lonely\\_%' AND tgrelid IN (to_regclass('" TABLE_EXACTS                \
+    "'), to_regclass('" TABLE_GLOBS "')))"
 static const char sql_is_complete[] =
-    "SELECT (" IS_THERE("lonely_schema") " AND " IS_THERE(TABLE_EXACTS) " AND " IS_THERE(TABLE_GLOBS) " AND " IS_THERE(TABLE_CHANGES) " AND " IS_THERE(TABLE_MACS) " AND " IS_THERE(TABLE_MARKS) " AND " IS_THERE(
-        "lonely_change_order") " AND " IS_THERE("lonely_hmac_order") " AND " STRING(TRIGGERS) " = "
-                                                                                              "(SEL"
-                                                                                              "ECT "
-                                                                                              "coun"
-                                                                                              "t(*)"
-                                                                                              " FRO"
-                                                                                              "M "
-                                                                                              "pg_"
-                                                                                              "trig"
-                                                                                              "ger "
-                                                                                              "WHER"
-                                                                                              "E "
-                                                                                              "NOT "
-                                                                                              "tgis"
-                                                                                              "inte"
-                                                                                              "rnal"
-                                                                                              " "
-                                                                                              "AND "
-                                                                                              "tgen"
-                                                                                              "able"
-                                                                                              "d "
-                                                                                              "IN "
-                                                                                              "('O'"
-                                                                                              ", "
-                                                                                              "'A')"
-                                                                                              " AND"
-                                                                                              " tgn"
-                                                                                              "ame "
-                                                                                              "LIKE"
-                                                                                              " '"
-                                                                                              "lone"
-                                                                                              "ly\\"
-                                                                                              "_%' "
-                                                                                              "AND "
-                                                                                              "tgre"
-                                                                                              "lid "
-                                                                                              "IN "
-                                                                                              "(to_"
-                                                                                              "regc"
-                                                                                              "lass"
-                                                                                              "("
-                                                                                              "'" TABLE_EXACTS
-                                                                                              "'), "
-                                                                                              "to_"
-                                                                                              "regc"
-                                                                                              "lass"
-                                                                                              "("
-                                                                                              "'" TABLE_GLOBS
-                                                                                              "')))"
-                                                                                              ")::"
-                                                                                              "int,"
-                                                                                              " "
-                                                                                              "(" IS_THERE(
-                                                                                                  "lonely_schema") ")::int";
+    "SELECT (" COMPLETE " AND " TRIGGERED ")::int, (to_regclass('lonely_schema') IS NOT NULL)::int";
 
 static bool fail(const struct postgres_conn *c, const char *what, char error[256])
 {

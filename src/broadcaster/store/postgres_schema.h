@@ -33,6 +33,9 @@ enum change_op { CHANGE_NONE = 0, CHANGE_ADD = 1, CHANGE_REMOVE = 2 };
 #define SORTED_BY(key) "substring(" key ", 1, " SORTED_BYTES ")"
 #define OF_URL(url)    "sha256(url) = sha256(" url ") AND url = " url
 
+/* At most 65,536, of what is longer too, and of NULL 0; for results that are bounded in bytes. */
+#define SIZE_OF(column) "least(greatest(octet_length(" column "), 0), 65536)"
+
 /* Makes sure that everything is there, and of this version. false: one line in `error`. */
 bool postgres_schema_ensure(struct postgres_conn *c, char error[256]);
 

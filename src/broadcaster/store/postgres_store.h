@@ -36,6 +36,7 @@ struct postgres_feed {
     atomic_bool suspect;    /* a loop had no answer: see whether the server is there */
     uv_mutex_t slots_lock;
     struct list slots;
+    uint64_t slots_retry_ms; /* the last connection for a loop failed: none before */
     uv_thread_t thread;
     bool running;
 };
@@ -135,12 +136,28 @@ bool postgres_reader_open(struct postgres_reader *r, struct postgres_place *plac
 bool postgres_reader_start(struct postgres_reader *r);
 void postgres_reader_close(struct postgres_reader *r);
 
-/* The statement of a page of sorted rows of a url, from a key on: url, key; and a result of it as a
- * page, without the row that `from` stands behind. `*ended`: of that kind there are no more. */
-#define SQL_PAGE(table, key)                                        \
-    "SELECT " key ", missed_url FROM " table                        \
-    " WHERE " OF_URL("$1") " AND " SORTED_BY(key) " >= " SORTED_BY( \
-        "$2::bytea") " AND " key " >= $2 ORDER BY " SORTED_BY(key) ", " key " LIMIT 1001"
+/* The statement of a page of sorted rows of a url, from a key on: url, key. It ends with the row that
+ * exceeds STORE_PAGE_BYTES; `total` is of the bytes up to a row. And a result of it as a page, without
+ * the row that `from` stands behind. `*ended`: of that kind there are no more. */
+#define PAGE_ORDER(key)   SORTED_BY(key) ", " key
+#define PAGE_SIZE_OF(key) SIZE_OF(key) " + " SIZE_OF("missed_url")
+#define PAGE_ROWS(table, key)                                                          \
+    "SELECT " key ", missed_url FROM " table " WHERE " OF_URL("$1") " AND " SORTED_BY( \
+        key) " >= " SORTED_BY("$2::bytea") " AND " key                                 \
+                                           " >= $2 ORDER BY " PAGE_ORDER(key) " LIMIT 1001"
+#define SQL_PAGE(table, key)                                                                       \
+    "SELECT " key                                                                                  \
+    ", missed_url, total FROM (SELECT *, " PAGE_SIZE_OF(key) " AS size, sum(" PAGE_SIZE_OF(        \
+        key) ") OVER (ORDER BY " PAGE_ORDER(key) ") AS total FROM (" PAGE_ROWS(table,              \
+                                                                               key) ") AS "        \
+                                                                                    "listed) AS "  \
+                                                                                    "summed "      \
+                                                                                    "WHERE total " \
+                                                                                    "- size < "    \
+                                                                                    "1048576 "     \
+                                                                                    "ORDER "       \
+                                                                                    "BY"           \
+                                                                                    " " PAGE_ORDER(key)
 void postgres_page_params(struct postgres_params *p, struct lonely_span url,
                           const struct store_place *from);
 bool postgres_page_read(const PGresult *result, const struct store_place *from,

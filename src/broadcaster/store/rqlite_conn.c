@@ -180,8 +180,10 @@ static enum step read_results(struct rqlite_conn *c, json_t **results)
     json_t *reply = json_loadb((const char *)c->reply.ptr, c->reply.len, JSON_ALLOW_NUL, NULL);
     json_t *found = json_object_get(reply, "results");
     const char *error = json_string_value(json_object_get(reply, "error"));
+    /* A transaction ends with the statement that fails. */
+    bool whole = json_array_size(found) == c->statements || rqlite_error(found) != NULL;
 
-    if (error == NULL && json_is_array(found)) {
+    if (error == NULL && json_is_array(found) && whole) {
         *results = json_incref(found);
         json_decref(reply);
         return STEP_DONE;
@@ -229,6 +231,7 @@ static enum step attempt(struct rqlite_conn *c, enum rqlite_path path, uint64_t 
                          json_t **results)
 {
     CURLcode code;
+    long status = 0;
 
     set_url(c, path);
     set_times(c, left_ms);
@@ -240,7 +243,8 @@ static enum step attempt(struct rqlite_conn *c, enum rqlite_path path, uint64_t 
         return judge_status(c, results);
     if (c->trouble[0] == '\0')
         set_trouble(c, curl_easy_strerror(code), 0);
-    if (c->too_long)
+    curl_easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, &status);
+    if (c->too_long && status == 200)
         return STEP_TOO_LONG;
     return code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST ||
                    code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CACERT_BADFILE
@@ -291,17 +295,25 @@ static enum step attempts(struct rqlite_conn *c, enum rqlite_path path, uint64_t
 {
     uint64_t now_ms = rqlite_now_ms();
     uint64_t pause_ms = PAUSE_FIRST_MS;
-    size_t unconnected = 0;
+    size_t unconnected = 0, refusals = 0;
+    bool perhaps_done = false;
     int moves = 0;
 
     for (; now_ms < until_ms; now_ms = rqlite_now_ms()) {
         enum step step = attempt(c, path, until_ms - now_ms, results);
 
-        if (step == STEP_DONE || step == STEP_REFUSED || step == STEP_TOO_LONG)
+        if (step == STEP_DONE || step == STEP_TOO_LONG)
             return step;
         if (step == STEP_MOVED && ++moves <= MOVES_MAX)
             continue;
         moves = 0;
+        perhaps_done = perhaps_done || step == STEP_RETRY;
+        if (step == STEP_REFUSED) { /* another may know the new password, or not be a stranger */
+            if (++refusals == c->cluster->count)
+                return perhaps_done ? STEP_RETRY : STEP_REFUSED;
+            next_node(c);
+            continue;
+        }
         unconnected = step == STEP_CONNECT ? unconnected + 1 : 0;
         next_node(c);
         if (unconnected == c->cluster->count)
@@ -322,6 +334,7 @@ enum rqlite_result rqlite_call(struct rqlite_conn *c, enum rqlite_path path,
 
     *results = NULL;
     set_trouble(c, "no time is left", 0);
+    c->statements = body->count;
     begin(c, body);
     step = attempts(c, path, until_ms, results);
     if (step == STEP_CONNECT || step == STEP_RETRY) {

@@ -62,6 +62,7 @@ struct rqlite_conn {
     char *password; /* for user names that have none; read again when it is refused */
     struct buf reply;
     bool too_long;
+    size_t statements; /* that the call sends */
     size_t node;
     bool forwards;                 /* the leader is not one of ours: `node` forwards */
     uint64_t forwards_ms;          /* since */

@@ -27,24 +27,20 @@
     "(SELECT id, url, " key " AS key, missed_url FROM " table \
     " WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3)"
 #define LENGTH_OF(column) "length(CAST(" column " AS BLOB))"
-#define IS(column, type)  "typeof(" column ") = '" type "' AND " LENGTH_OF(column) " <= 65535"
+#define URL_LENGTH        LENGTH_OF("url")
+#define KEY_LENGTH        LENGTH_OF("key")
+#define RECOVERY_LENGTH   LENGTH_OF("missed_url")
 #define SIZE              RQ_SIZE("url") " + " RQ_SIZE("key") " + " RQ_SIZE("missed_url")
 /* Nothing for a row that the protocol could not have made. */
-#define RECORD(type)                                                                                                                                                  \
-    "CASE WHEN " IS("url", "text") " AND " IS("key", type) " THEN " LENGTH_OF(                                                                                        \
-        "url") " || ',' || " LENGTH_OF("key") " || ',' || CASE WHEN " IS("missed_url",                                                                                \
-                                                                         "text") " THEN"                                                                              \
-                                                                                 " " LENGTH_OF("m"                                                                    \
-                                                                                               "i"                                                                    \
-                                                                                               "s"                                                                    \
-                                                                                               "s"                                                                    \
-                                                                                               "e"                                                                    \
-                                                                                               "d"                                                                    \
-                                                                                               "_"                                                                    \
-                                                                                               "u"                                                                    \
-                                                                                               "r"                                                                    \
-                                                                                               "l") " || ':' || url || key || missed_url ELSE '0:' || url || key END" \
-                                                                                                    " ELSE '' END"
+#define IS_ROW(type)                                        \
+    "typeof(url) = 'text' AND " URL_LENGTH " <= 65535 AND " \
+    "typeof(key) = '" type "' AND " KEY_LENGTH " <= 65535"
+#define HAS_RECOVERY "typeof(missed_url) = 'text' AND " RECOVERY_LENGTH " <= 65535"
+#define RECORD(type)                                                                        \
+    "CASE WHEN " IS_ROW(type) " THEN " URL_LENGTH " || ',' || " KEY_LENGTH                  \
+                              " || ',' || CASE WHEN " HAS_RECOVERY " THEN " RECOVERY_LENGTH \
+                              " || ':' || url || key || missed_url "                        \
+                              "ELSE '0:' || url || key END ELSE '' END"
 /* Their last id and number, and with ?4 0 their records, with 1 the digits of them; NULL when they are
  * too many bytes. The length is of the records. */
 #define PAGE(type, rows)                                                                    \

@@ -83,6 +83,14 @@ static const char *const ddl[] = {
     "INSERT INTO " RQ_CHANGES "(seq, at, kind, op) SELECT ?, ?, 0, 0 WHERE NOT EXISTS " \
     "(SELECT 1 FROM " RQ_CHANGES ")"
 
+/* Used macs begin with the time in microseconds, so behind all numbers of a table that was dropped:
+ * who has read up to one of those would never see smaller ones. The row only moves AUTOINCREMENT. */
+#define SQL_FIRST_MAC                                                                  \
+    "INSERT INTO " RQ_MACS "(seq, mac, expires_at) SELECT ?, x'', 0 WHERE NOT EXISTS " \
+    "(SELECT 1 FROM sqlite_sequence WHERE name = '" RQ_MACS "')"
+#define SQL_NO_MAC \
+    "DELETE FROM " RQ_MACS " WHERE seq = (SELECT min(seq) FROM " RQ_MACS ") AND mac = x''"
+
 bool rqlite_schema_is_missing(const char *error)
 {
     return strncmp(error, "no such table", 13) == 0 || strncmp(error, "no such column", 14) == 0;
@@ -129,6 +137,9 @@ static enum rqlite_result create_all(struct rqlite_conn *c, uint64_t until_ms, c
     rqlite_body_statement(&body, SQL_FIRST_CHANGE);
     rqlite_body_int(&body, now_ns / 1000000000 * 1000000 + (int64_t)(noise % 1000000));
     rqlite_body_int(&body, now_ns / 1000000);
+    rqlite_body_statement(&body, SQL_FIRST_MAC);
+    rqlite_body_int(&body, now_ns / 1000);
+    rqlite_body_statement(&body, SQL_NO_MAC);
     rqlite_body_statement(&body, "INSERT INTO " RQ_SCHEMA " VALUES (1, ?) ON CONFLICT DO NOTHING");
     rqlite_body_int(&body, RQLITE_SCHEMA_VERSION);
     result = rqlite_body_end(&body) ? rqlite_call(c, RQLITE_WRITE, &body, until_ms, &results)

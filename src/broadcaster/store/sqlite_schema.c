@@ -71,9 +71,13 @@ static const char *const ddl[] = {
     TRIGGERS(TABLE_GLOBS, "globs", "1", "glob"),
     SQL_FIRST_CHANGE,
 
-    /* AUTOINCREMENT: who has read up to a number has read all before it. */
+    /* AUTOINCREMENT: who has read up to a number has read all before it. Also when somebody has dropped
+     * the table: a new one begins with the time in microseconds, by a row that goes. */
     CREATE_TABLE(TABLE_MACS, "seq INTEGER PRIMARY KEY AUTOINCREMENT, mac BLOB NOT NULL, "
                              "expires_at INTEGER NOT NULL"),
+    "INSERT INTO " TABLE_MACS " SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) "
+    "* 1000, x'', 0 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = '" TABLE_MACS "')",
+    "DELETE FROM " TABLE_MACS " WHERE seq = (SELECT min(seq) FROM " TABLE_MACS ") AND mac = x''",
     CREATE_TABLE(TABLE_MARKS, "id INTEGER PRIMARY KEY, process TEXT NOT NULL, at INTEGER NOT NULL"),
 };
 
