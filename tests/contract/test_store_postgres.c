@@ -3,6 +3,7 @@
  * that end, locks that others hold, used macs of several broadcasters.
  */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -58,6 +59,11 @@ static int setup(void **state)
     *state = (void *)(uintptr_t)&store_postgres;
     return macs_fixture_setup(state);
 }
+
+/* The feeder, for a lock. */
+#define WAITING                                                       \
+    "SELECT count(*) FROM pg_stat_activity WHERE application_name = " \
+    "'lonelypss' AND wait_event_type = 'Lock' AND query LIKE 'SELECT seq, mark%'"
 
 static void reopen(struct fixture *f, uint64_t timeout_ms)
 {
@@ -128,6 +134,55 @@ static void test_many_at_once(void **state)
     postgres_tool_run(&t->f, "DELETE FROM " EXACTS " WHERE exact <> '77'");
     assert_int_equal(do_sync(&t->f), STORE_OK);
     assert_int_equal(model_count(&t->f.model), 1);
+}
+
+/* The most memory that the process has had since, in MB. */
+static long memory_peak_mb(bool begin)
+{
+    FILE *f = fopen(begin ? "/proc/self/clear_refs" : "/proc/self/status", begin ? "w" : "r");
+    char line[256];
+    long peak_kb = 0;
+
+    table_require(f != NULL, "/proc");
+    if (begin)
+        fputs("5", f);
+    while (!begin && fgets(line, sizeof line, f) != NULL)
+        (void)sscanf(line, "VmHWM: %ld", &peak_kb);
+    fclose(f);
+    return begin ? memory_peak_mb(false) : peak_kb / 1024;
+}
+
+/* 120 MB of news, or of rows of one url, are not in memory at once. */
+static void test_long_rows(void **state)
+{
+    struct macs_fixture *t = *state;
+    struct store_row row = exact("short", none);
+    uint8_t etag[64], want[64];
+    long before;
+
+    assert_int_equal(do_subscribe(&t->f, &row), STORE_OK);
+    assert_int_equal(do_sync(&t->f), STORE_OK);
+    postgres_tool_run(&t->f, "DO $$ BEGIN FOR i IN 1 .. 1000 LOOP UPDATE " EXACTS
+                             " SET exact = convert_to(lpad(i::text, 60000, '0'), 'UTF8'), "
+                             "missed_url = convert_to(lpad(i::text, 60000, '0'), 'UTF8'); "
+                             "END LOOP; END $$");
+    before = memory_peak_mb(true);
+    assert_int_equal(do_sync(&t->f), STORE_OK);
+    assert_in_range(memory_peak_mb(false) - before, 0, 60);
+    assert_int_equal(model_count(&t->f.model), 1);
+    assert_int_equal(atomic_load(&t->f.model.loads), 1);
+
+    postgres_tool_run(&t->f, "SET session_replication_role = replica; INSERT INTO " EXACTS
+                             " (url, exact, missed_url) SELECT 'http://a/', "
+                             "convert_to(rpad(i || '-', 60000, 'x'), 'UTF8'), "
+                             "convert_to(rpad(i || '-', 60000, 'x'), 'UTF8') "
+                             "FROM generate_series(1, 1000) i");
+    before = memory_peak_mb(true);
+    assert_int_equal(do_check(&t->f, url_a, etag), STORE_OK);
+    assert_in_range(memory_peak_mb(false) - before, 0, 60);
+    reopen(&t->f, 20000);
+    model_etag(&t->f.model, url_a, want);
+    assert_memory_equal(etag, want, 64);
 }
 
 /* Longer than the protocol can say: passed over. */
@@ -281,6 +336,39 @@ static void test_lock_held(void **state)
     assert_int_equal(do_subscribe(&t->f, &row), STORE_OK);
 }
 
+/* A loop's connection hangs, and what the feeder then tries fails as well; later all is well again, also
+ * what only the feeder can do. */
+static void test_hanging_session(void **state)
+{
+    static const char of_look[] = "SELECT max(pid) FROM pg_stat_activity WHERE application_name = "
+                                  "'lonelypss' AND query LIKE 'SELECT seq, mark, kind%'";
+    struct macs_fixture *t = *state;
+    PGconn *pg = postgres_tool_open(&t->f);
+    long long pid;
+
+    reopen(&t->f, 1000);
+    while ((pid = postgres_tool_number(pg, of_look)) < 0)
+        (void)do_sync(&t->f);
+    table_require(kill((pid_t)pid, SIGSTOP) == 0, "kill");
+    postgres_tool_number(pg, "BEGIN; LOCK TABLE lonely_changes IN ACCESS EXCLUSIVE MODE");
+    assert_int_equal(do_sync(&t->f), STORE_UNAVAILABLE);
+    for (int i = 0; i < 3000 && postgres_tool_number(pg, WAITING) == 0; i++)
+        uv_sleep(1);
+    for (int i = 0; i < 3000 && postgres_tool_number(pg, WAITING) > 0; i++)
+        uv_sleep(1);
+    postgres_tool_number(pg, "COMMIT");
+    table_require(kill((pid_t)pid, SIGCONT) == 0, "kill");
+    for (int i = 0;; i++) { /* more than a look takes */
+        postgres_tool_number(pg, "INSERT INTO lonely_changes (kind, op) SELECT 0, 0 FROM "
+                                 "generate_series(1, 2500)");
+        if (do_sync(&t->f) == STORE_OK)
+            break;
+        table_require(i < 100, "a feeder that tries again");
+        uv_sleep(50);
+    }
+    PQfinish(pg);
+}
+
 static void test_dropped_tables(void **state)
 {
     static const char *const causes[] = {
@@ -415,6 +503,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_rows_of_others), TEST(test_what_is_not_logged),
         TEST(test_many_at_once),   TEST(test_odd_rows),
+        TEST(test_long_rows),      TEST(test_hanging_session),
         TEST(test_view),           TEST(test_notify_wakes),
         TEST(test_gaps),           TEST(test_pruning),
         TEST(test_ended_sessions), TEST(test_lock_held),

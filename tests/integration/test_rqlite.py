@@ -4,6 +4,7 @@ when nodes, connections or broadcasters fail. (doc/protocol/http.md, 12 and 13; 
 
 import contextlib
 import http.client
+import http.server
 import random
 import socket
 import ssl
@@ -525,6 +526,96 @@ def test_credentials_and_tls(start_broadcaster, tmp_path, subscriber):
             assert code == 1 and words in error and "se cret" not in error, error
     finally:
         cluster.close()
+
+
+class OddNode(http.server.ThreadingHTTPServer):
+    """In front of the leader. `answer(body, forward)` makes each reply, a status and a body; `forward()`
+    gives the leader's."""
+
+    daemon_threads = True
+
+    def __init__(self, cluster, answer):
+        self.leader, self.answer = cluster.leader(), answer
+        super().__init__(("127.0.0.1", 0), OddHandler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def stop(self):
+        self.shutdown()
+        self.server_close()
+
+
+class OddHandler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+
+        def forward():
+            connection = http.client.HTTPConnection("127.0.0.1", self.server.leader.http_port, timeout=20)
+            with contextlib.closing(connection):
+                connection.request("POST", self.path, body, {"Content-Type": "application/json"})
+                reply = connection.getresponse()
+                return reply.status, reply.read()
+
+        status, reply = self.server.answer(body, forward)
+        with contextlib.suppress(OSError):
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(reply)))
+            self.end_headers()
+            self.wfile.write(reply)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def odd_node(cluster):
+    made = []
+
+    def make(answer):
+        made.append(OddNode(cluster, answer))
+        return made[-1]
+
+    yield make
+    for node in made:
+        node.stop()
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_node_that_refuses(start, cluster, odd_node, subscriber, status):
+    """It is another one's, or knows another password: the others do the work."""
+    odd = odd_node(lambda body, forward: (status, b"no"))
+    broadcaster = start("a", [odd.url, *cluster.urls])
+    subscribe(broadcaster, "exact", subscriber.url(), "t")
+    assert notify(broadcaster, "t") == 1
+
+
+def without_results(forward):
+    forward()
+    return 200, b'{"results":[]}'
+
+
+@pytest.mark.parametrize("answer", [
+    without_results,
+    lambda forward: (200, b'{"results":[{}]}'),
+    lambda forward: (200, b"nonsense"),
+    lambda forward: (502, b"x" * (70 << 20)),
+], ids=["no results", "too few results", "nonsense", "a long error"])
+def test_odd_answers_to_writes(start, odd_node, subscriber, answer):
+    """They say nothing about what was done; so it is asked again."""
+    left = []
+
+    def odd(body, forward):
+        is_change = b"INSERT INTO " + EXACTS.encode() in body or b"DELETE FROM " + EXACTS.encode() in body
+        return answer(forward) if is_change and left and left.pop() else forward()
+
+    broadcaster = start("a", [odd_node(odd).url])
+    for action in (subscribe, unsubscribe, subscribe):
+        left.append(True)
+        action(broadcaster, "exact", subscriber.url(), "t")
+        assert not left
+    assert notify(broadcaster, "t") == 1
 
 
 def test_redirects_lead_to_our_nodes_only(start, cluster, subscriber):

@@ -77,16 +77,14 @@ bool postgres_macs_open(struct postgres_writer *w, const struct store_conf *conf
 {
     bool lost = false;
 
-    w->keeps_macs = conf->macs.add != NULL;
-    if (!w->keeps_macs)
+    store_mac_queue_init(&w->macs, conf, &w->queue);
+    if (!w->macs.kept)
         return true;
-    store_mac_queue_init(&w->macs, conf->max_queued);
     store_process_self(w->process);
     if (uv_random(NULL, NULL, &w->mark_id, sizeof w->mark_id, 0, NULL) != 0 ||
         !change_marks(w, &lost)) {
         snprintf(error, 256, "%s: cannot write it", w->conn.place->shown);
         store_mac_queue_fini(&w->macs);
-        w->keeps_macs = false;
         return false;
     }
     if (lost && conf->macs.lost != NULL)
@@ -96,7 +94,7 @@ bool postgres_macs_open(struct postgres_writer *w, const struct store_conf *conf
 
 void postgres_macs_sign_of_life(struct postgres_writer *w)
 {
-    if (!w->keeps_macs)
+    if (!w->macs.kept)
         return;
     postgres_tx_begin(w, false, postgres_until(&w->conn));
     mark(w);
@@ -107,24 +105,6 @@ void postgres_macs_sign_of_life(struct postgres_writer *w)
 
 /* --- macs ----------------------------------------------------------------------------------- */
 
-bool postgres_writer_add_mac(struct postgres_writer *w, const struct store_mac *mac)
-{
-    bool first;
-
-    if (!w->keeps_macs)
-        return true;
-    if (!store_mac_queue_add(&w->macs, mac, &first))
-        return false;
-    if (first)
-        store_queue_nudge(&w->queue);
-    return true;
-}
-
-bool postgres_macs_wait(struct postgres_writer *w)
-{
-    return w->keeps_macs && store_mac_queue_waits(&w->macs);
-}
-
 bool postgres_macs_send(struct postgres_writer *w)
 {
     struct postgres_params p = { 0 };
@@ -132,7 +112,7 @@ bool postgres_macs_send(struct postgres_writer *w)
     bool good = true;
     size_t n;
 
-    if (!postgres_macs_wait(w))
+    if (!store_mac_queue_waits(&w->macs))
         return false;
     n = store_mac_queue_batch(&w->macs, BATCH_MAX, &macs);
     postgres_array_clear(&w->mac_codes);
@@ -191,7 +171,7 @@ static bool write_rest(struct postgres_writer *w)
         return false;
     postgres_tx_begin(w, false, postgres_until(&w->conn));
     any = postgres_macs_send(w);
-    last = w->macs.at + w->macs.n_batch == w->macs.n_writing;
+    last = store_mac_queue_is_last(&w->macs);
     if (last)
         unmark(w, w->mark_id);
     postgres_tx_send_end(w);
@@ -209,10 +189,9 @@ static bool write_rest(struct postgres_writer *w)
 
 void postgres_macs_close(struct postgres_writer *w)
 {
-    if (!w->keeps_macs)
+    if (!w->macs.kept)
         return;
-    while (write_rest(w) && postgres_macs_wait(w))
+    while (write_rest(w) && store_mac_queue_waits(&w->macs))
         ; /* else the mark stays and tells the next one */
     store_mac_queue_fini(&w->macs);
-    w->keeps_macs = false;
 }

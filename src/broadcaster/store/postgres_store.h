@@ -139,25 +139,17 @@ void postgres_reader_close(struct postgres_reader *r);
 /* The statement of a page of sorted rows of a url, from a key on: url, key. It ends with the row that
  * exceeds STORE_PAGE_BYTES; `total` is of the bytes up to a row. And a result of it as a page, without
  * the row that `from` stands behind. `*ended`: of that kind there are no more. */
-#define PAGE_ORDER(key)   SORTED_BY(key) ", " key
-#define PAGE_SIZE_OF(key) SIZE_OF(key) " + " SIZE_OF("missed_url")
-#define PAGE_ROWS(table, key)                                                          \
-    "SELECT " key ", missed_url FROM " table " WHERE " OF_URL("$1") " AND " SORTED_BY( \
-        key) " >= " SORTED_BY("$2::bytea") " AND " key                                 \
-                                           " >= $2 ORDER BY " PAGE_ORDER(key) " LIMIT 1001"
-#define SQL_PAGE(table, key)                                                                       \
-    "SELECT " key                                                                                  \
-    ", missed_url, total FROM (SELECT *, " PAGE_SIZE_OF(key) " AS size, sum(" PAGE_SIZE_OF(        \
-        key) ") OVER (ORDER BY " PAGE_ORDER(key) ") AS total FROM (" PAGE_ROWS(table,              \
-                                                                               key) ") AS "        \
-                                                                                    "listed) AS "  \
-                                                                                    "summed "      \
-                                                                                    "WHERE total " \
-                                                                                    "- size < "    \
-                                                                                    "1048576 "     \
-                                                                                    "ORDER "       \
-                                                                                    "BY"           \
-                                                                                    " " PAGE_ORDER(key)
+#define PAGE_ROWS(table, key)                                                                 \
+    "SELECT " key " AS key, missed_url, " SIZE_OF(key) " + " SIZE_OF(                         \
+        "missed_url") " AS size FROM " table                                                  \
+                      " WHERE " OF_URL("$1") " AND " SORTED_BY(key) " >= " SORTED_BY(         \
+                          "$2::bytea") " AND " key " >= $2 ORDER BY " SORTED_BY(key) ", " key \
+                                                                                     " LIMIT 1001"
+/* The sum goes along the rows as they come: another sort would read all of every key. */
+#define SQL_PAGE(table, key)                                                        \
+    "SELECT key, missed_url, total FROM (SELECT *, sum(size) OVER (ROWS UNBOUNDED " \
+    "PRECEDING) AS total FROM (" PAGE_ROWS(table, key) ") AS listed) AS summed "    \
+                                                       "WHERE total - size < 1048576"
 void postgres_page_params(struct postgres_params *p, struct lonely_span url,
                           const struct store_place *from);
 bool postgres_page_read(const PGresult *result, const struct store_place *from,
@@ -206,7 +198,6 @@ enum postgres_outcome {
 
 struct postgres_writer {
     struct store_mac_queue macs;
-    bool keeps_macs;
     bool macs_failed; /* alone, the last time */
     struct postgres_array mac_codes, mac_times;
     atomic_llong *macs_applied; /* of the feed */
@@ -230,8 +221,6 @@ bool postgres_writer_open(struct postgres_writer *w, struct postgres_place *plac
                           const struct store_conf *conf, char error[256]); /* creates the tables */
 bool postgres_writer_start(struct postgres_writer *w);
 void postgres_writer_close(struct postgres_writer *w);
-/* Any thread. false: too many wait. */
-bool postgres_writer_add_mac(struct postgres_writer *w, const struct store_mac *mac);
 
 /*
  * A transaction: _begin, statements with _send, a _take for each in that order after _flush (which may
@@ -261,7 +250,6 @@ size_t postgres_op_size(const struct store_request *r); /* bytes that it sends *
 /* Marks the process as one that takes macs; tells conf->macs.lost. */
 bool postgres_macs_open(struct postgres_writer *w, const struct store_conf *conf, char error[256]);
 void postgres_macs_close(struct postgres_writer *w); /* writes what waits, takes the mark away */
-bool postgres_macs_wait(struct postgres_writer *w);  /* do any? */
 /* Sends a batch inside the transaction. Returns whether there was one; then _take. */
 bool postgres_macs_send(struct postgres_writer *w);
 /* What came of it: applied when the transaction is done. */

@@ -241,7 +241,7 @@ static void run_macs(struct postgres_writer *w)
     struct list none;
 
     list_init(&none);
-    if (postgres_macs_wait(w))
+    if (store_mac_queue_waits(&w->macs))
         w->macs_failed = !postgres_conn_ready(&w->conn) || execute(w, &none, true) != OUTCOME_DONE;
 }
 
@@ -314,9 +314,9 @@ static bool wait_for_work(struct postgres_writer *w)
     uint64_t idle_ms = w->conn.pg == NULL ? postgres_conn_pause_ms(&w->conn) : IDLE_WAIT_MS;
     bool running = true;
 
-    if (busy || !postgres_macs_wait(w))
+    if (busy || !store_mac_queue_waits(&w->macs))
         running = store_queue_wait(&w->queue, busy ? 0 : idle_ms);
-    if (running && !busy && postgres_macs_wait(w))
+    if (running && !busy && store_mac_queue_waits(&w->macs))
         running = store_queue_wait(&w->queue, linger_ms);
     return running;
 }

@@ -8,6 +8,7 @@
 
 #include "rqlite_conn.h"
 #include "rqlite_schema.h"
+#include "store_mac_queue.h"
 #include "store_place.h"
 #include "store_process.h"
 #include "store_request.h"
@@ -123,15 +124,8 @@ void rqlite_reader_close(struct rqlite_reader *r);
 
 /* Used macs on their way into the database (rqlite_macs.c). */
 struct rqlite_macs {
-    bool kept;
-    uv_mutex_t lock;           /* guards what waits */
-    struct store_mac *waiting; /* from the loops */
-    size_t n_waiting, waiting_cap, limit;
-    /* The writer's own. */
-    struct store_mac *writing;
-    size_t n_writing, writing_cap;
-    size_t at, n_batch;    /* written so far; in the transaction that runs */
-    size_t statement;      /* of that transaction */
+    struct store_mac_queue queue;
+    size_t statement;      /* the first of the transaction */
     atomic_llong *applied; /* of the feed */
 };
 
@@ -156,11 +150,6 @@ void rqlite_writer_close(struct rqlite_writer *w);
 /* Creates what is missing, when a transaction has found that something is. false: not now. */
 bool rqlite_writer_ready(struct rqlite_writer *w);
 
-void rqlite_macs_init(struct rqlite_macs *m, const struct store_conf *conf);
-void rqlite_macs_fini(struct rqlite_macs *m);
-/* Any thread. false: too many wait. */
-bool rqlite_writer_add_mac(struct rqlite_writer *w, const struct store_mac *mac);
-bool rqlite_macs_wait(struct rqlite_macs *m); /* do any? */
 /* Adds a statement that writes some; after its commit _written, else they will come again. */
 void rqlite_macs_add(struct rqlite_macs *m, struct rqlite_body *body);
 void rqlite_macs_written(struct rqlite_macs *m, json_t *results); /* NULL: not known */

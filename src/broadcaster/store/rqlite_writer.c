@@ -148,7 +148,7 @@ static void run_macs(struct rqlite_writer *w)
     struct list none;
 
     list_init(&none);
-    if (!rqlite_macs_wait(&w->macs))
+    if (!store_mac_queue_waits(&w->macs.queue))
         return;
     if (!rqlite_is_down(w->batches.conn.cluster) && rqlite_writer_ready(w))
         outcome = execute(w, &none, true, rqlite_now_ms() + w->timeout_ms);
@@ -218,9 +218,9 @@ static bool wait_for_work(struct rqlite_writer *w)
 
     if (w->n_sets > 0 || idle_ms == 0)
         return store_queue_wait(&w->queue, 0);
-    if (!rqlite_macs_wait(&w->macs) && !store_queue_wait(&w->queue, idle_ms))
+    if (!store_mac_queue_waits(&w->macs.queue) && !store_queue_wait(&w->queue, idle_ms))
         return false;
-    return store_queue_wait(&w->queue, rqlite_macs_wait(&w->macs) ? linger_ms : 0);
+    return store_queue_wait(&w->queue, store_mac_queue_waits(&w->macs.queue) ? linger_ms : 0);
 }
 
 static void writer_main(void *arg)
@@ -324,7 +324,7 @@ bool rqlite_writer_open(struct rqlite_writer *w, struct rqlite_cluster *cluster,
         rqlite_batches_close(&w->batches);
         return false;
     }
-    rqlite_macs_init(&w->macs, conf);
+    store_mac_queue_init(&w->macs.queue, conf, &w->queue);
     store_queue_init(&w->queue, conf->max_queued, conf->timeout_ms);
     w->prune_at_ms = rqlite_now_ms();
     return true;
@@ -344,7 +344,7 @@ static void write_rest(struct rqlite_writer *w)
     enum rqlite_outcome outcome = RQLITE_DONE;
     json_t *results;
 
-    while (is_done(outcome) && rqlite_macs_wait(&w->macs)) {
+    while (is_done(outcome) && store_mac_queue_waits(&w->macs.queue)) {
         rqlite_macs_add(&w->macs, &b->body);
         outcome = rqlite_batch_run(b, until_ms, &results);
         if (is_done(outcome))
@@ -366,7 +366,7 @@ void rqlite_writer_close(struct rqlite_writer *w)
         uv_thread_join(&w->thread);
     if (!rqlite_is_down(w->batches.conn.cluster))
         write_rest(w);
-    rqlite_macs_fini(&w->macs);
+    store_mac_queue_fini(&w->macs.queue);
     store_queue_fini(&w->queue);
     rqlite_batches_close(&w->batches);
 }

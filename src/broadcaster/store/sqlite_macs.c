@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "clock.h"
-#include "mem.h"
 #include "sqlite_schema.h"
 #include "sqlite_store.h"
 #include "store_process.h"
@@ -69,24 +68,16 @@ static int change_marks(struct sqlite_writer *w, bool *lost)
     return rc == SQLITE_DONE ? set_mark(w) : rc;
 }
 
-static void macs_fini(struct sqlite_macs *m)
-{
-    mem_free(m->waiting);
-    mem_free(m->writing);
-    uv_mutex_destroy(&m->lock);
-    m->kept = false;
-}
-
 bool sqlite_macs_open(struct sqlite_writer *w, const struct store_conf *conf, char error[256])
 {
     struct sqlite_macs *m = &w->macs;
     bool lost = false;
     int rc;
 
-    *m = (struct sqlite_macs){ .kept = conf->macs.add != NULL, .limit = conf->max_queued };
-    if (!m->kept)
+    *m = (struct sqlite_macs){ 0 };
+    store_mac_queue_init(&m->queue, conf, &w->queue);
+    if (!m->queue.kept)
         return true;
-    uv_mutex_init(&m->lock);
     sqlite3_randomness(sizeof m->id, &m->id);
     store_process_self(m->process);
     rc = sqlite_writer_begin(w, clock_mono_ms(&clock_system) + w->timeout_ms);
@@ -98,81 +89,13 @@ bool sqlite_macs_open(struct sqlite_writer *w, const struct store_conf *conf, ch
     if (rc != SQLITE_OK) {
         sqlite_conn_error(&w->conn, "write it", error);
         sqlite_writer_rollback(w);
-        macs_fini(m);
+        store_mac_queue_fini(&m->queue);
         return false;
     }
     m->marked_at_ms = clock_mono_ms(&clock_system);
     if (lost && conf->macs.lost != NULL)
         conf->macs.lost(conf->macs.arg);
     return true;
-}
-
-/* --- the queue ------------------------------------------------------------------------------ */
-
-static bool make_room(struct sqlite_macs *m)
-{
-    size_t cap = m->waiting_cap == 0 ? 256 : m->waiting_cap * 2;
-    struct store_mac *macs;
-
-    if (m->n_waiting < m->waiting_cap)
-        return true;
-    macs = mem_try_realloc(m->waiting, cap * sizeof *macs);
-    if (macs == NULL)
-        return false;
-    m->waiting = macs;
-    m->waiting_cap = cap;
-    return true;
-}
-
-bool sqlite_writer_add_mac(struct sqlite_writer *w, const struct store_mac *mac)
-{
-    struct sqlite_macs *m = &w->macs;
-    bool first, room;
-
-    if (!m->kept)
-        return true;
-    uv_mutex_lock(&m->lock);
-    room = m->n_waiting < m->limit && make_room(m);
-    first = m->n_waiting == 0;
-    if (room)
-        m->waiting[m->n_waiting++] = *mac;
-    uv_mutex_unlock(&m->lock);
-    if (room && first)
-        store_queue_nudge(&w->queue);
-    return room;
-}
-
-bool sqlite_macs_wait(struct sqlite_macs *m)
-{
-    bool any;
-
-    if (!m->kept)
-        return false;
-    if (m->at < m->n_writing)
-        return true;
-    uv_mutex_lock(&m->lock);
-    any = m->n_waiting > 0;
-    uv_mutex_unlock(&m->lock);
-    return any;
-}
-
-/* Takes over all that wait, once the last ones are written. */
-static void swap_queues(struct sqlite_macs *m)
-{
-    struct store_mac *macs = m->writing;
-    size_t cap = m->writing_cap;
-
-    if (m->at < m->n_writing)
-        return;
-    uv_mutex_lock(&m->lock);
-    m->writing = m->waiting;
-    m->writing_cap = m->waiting_cap;
-    m->n_writing = m->n_waiting;
-    m->waiting = macs;
-    m->waiting_cap = cap;
-    m->n_waiting = 0;
-    uv_mutex_unlock(&m->lock);
-    m->at = 0;
 }
 
 /* --- writing -------------------------------------------------------------------------------- */
@@ -210,20 +133,17 @@ static int refresh_mark(struct sqlite_writer *w)
 int sqlite_macs_write(struct sqlite_writer *w)
 {
     struct sqlite_macs *m = &w->macs;
+    const struct store_mac *macs;
+    size_t n = store_mac_queue_batch(&m->queue, BATCH_MAX, &macs);
     int rc = SQLITE_OK;
 
-    m->n_batch = 0;
-    if (!m->kept)
-        return rc;
-    swap_queues(m);
-    if (m->at == m->n_writing)
+    if (n == 0)
         return rc;
     rc = read_newest(w, &m->before);
     if (rc == SQLITE_OK)
         rc = refresh_mark(w);
-    for (; rc == SQLITE_OK && m->n_batch < BATCH_MAX && m->at + m->n_batch < m->n_writing;
-         m->n_batch++)
-        rc = insert(w, &m->writing[m->at + m->n_batch]);
+    for (size_t i = 0; rc == SQLITE_OK && i < n; i++)
+        rc = insert(w, &macs[i]);
     m->last = (uint64_t)sqlite3_last_insert_rowid(w->conn.db);
     return rc;
 }
@@ -233,10 +153,9 @@ void sqlite_macs_written(struct sqlite_writer *w)
     struct sqlite_macs *m = &w->macs;
     unsigned long long before = m->before;
 
-    if (m->n_batch == 0)
+    if (m->queue.n_batch == 0)
         return;
-    m->at += m->n_batch;
-    m->n_batch = 0;
+    store_mac_queue_done(&m->queue);
     /* Our own rows need not be read again. If others wrote between, they are, which does no harm. */
     atomic_compare_exchange_strong(m->applied, &before, m->last);
 }
@@ -271,7 +190,7 @@ static int write_rest(struct sqlite_writer *w)
     if (rc != SQLITE_OK)
         return rc;
     rc = sqlite_macs_write(w);
-    if (rc == SQLITE_OK && m->at + m->n_batch == m->n_writing)
+    if (rc == SQLITE_OK && store_mac_queue_is_last(&m->queue))
         rc = delete_mark(w, m->id);
     if (rc != SQLITE_OK) {
         sqlite_conn_failed(&w->conn, "write used macs", rc);
@@ -286,11 +205,11 @@ static int write_rest(struct sqlite_writer *w)
 
 void sqlite_macs_close(struct sqlite_writer *w)
 {
-    if (!w->macs.kept)
+    if (!w->macs.queue.kept)
         return;
     do {
         if (!sqlite_conn_ready(&w->conn) || write_rest(w) != SQLITE_OK)
             break; /* the mark stays and tells the next one */
-    } while (sqlite_macs_wait(&w->macs));
-    macs_fini(&w->macs);
+    } while (store_mac_queue_waits(&w->macs.queue));
+    store_mac_queue_fini(&w->macs.queue);
 }

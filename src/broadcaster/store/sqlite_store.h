@@ -8,6 +8,7 @@
 
 #include "sqlite_conn.h"
 #include "sqlite_scan.h"
+#include "store_mac_queue.h"
 #include "store_process.h"
 #include "store_request.h"
 
@@ -83,15 +84,8 @@ enum writer_statement {
 
 /* Used macs on their way into the file (sqlite_macs.c). */
 struct sqlite_macs {
-    bool kept;
-    uv_mutex_t lock;           /* guards what waits */
-    struct store_mac *waiting; /* from the loops */
-    size_t n_waiting, waiting_cap, limit;
-    /* The writer's own. */
-    struct store_mac *writing;
-    size_t n_writing, writing_cap;
-    size_t at, n_batch;     /* written so far; in the transaction that runs */
-    uint64_t before, last;  /* row numbers around that batch */
+    struct store_mac_queue queue;
+    uint64_t before, last;  /* row numbers around the batch */
     atomic_ullong *applied; /* of the feed */
     int64_t id;             /* of our mark */
     char process[STORE_PROCESS_SIZE];
@@ -131,12 +125,9 @@ int sqlite_writer_change(struct sqlite_writer *w, size_t statement, int *changed
 
 #define MAC_PRUNE_BATCH 1000
 
-/* Marks the process as one that takes macs; tells conf->macs.lost. The queue is initialised. */
+/* Marks the process as one that takes macs; tells conf->macs.lost. */
 bool sqlite_macs_open(struct sqlite_writer *w, const struct store_conf *conf, char error[256]);
 void sqlite_macs_close(struct sqlite_writer *w); /* writes what waits, takes the mark away */
-/* Any thread. false: too many wait. */
-bool sqlite_writer_add_mac(struct sqlite_writer *w, const struct store_mac *mac);
-bool sqlite_macs_wait(struct sqlite_macs *m); /* do any? */
 /* Writes a batch inside the transaction; after its commit _written, else they will come again. */
 int sqlite_macs_write(struct sqlite_writer *w);
 void sqlite_macs_written(struct sqlite_writer *w);

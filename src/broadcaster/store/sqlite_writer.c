@@ -183,7 +183,7 @@ static void run_macs(struct sqlite_writer *w)
     struct list none;
 
     list_init(&none);
-    if (sqlite_macs_wait(&w->macs))
+    if (store_mac_queue_waits(&w->macs.queue))
         w->macs_failed = !sqlite_conn_ready(&w->conn) ||
                          sqlite_writer_begin(w, now_ms() + GENEROUS_MS) != SQLITE_OK ||
                          execute(w, &none) != SQLITE_OK;
@@ -291,9 +291,9 @@ static bool wait_for_work(struct sqlite_writer *w)
     uint64_t linger_ms = w->macs_failed ? MAC_RETRY_MS : MAC_LINGER_MS;
     bool running = true;
 
-    if (busy || !sqlite_macs_wait(&w->macs))
+    if (busy || !store_mac_queue_waits(&w->macs.queue))
         running = store_queue_wait(&w->queue, busy ? 0 : IDLE_WAIT_MS);
-    if (running && !busy && sqlite_macs_wait(&w->macs))
+    if (running && !busy && store_mac_queue_waits(&w->macs.queue))
         running = store_queue_wait(&w->queue, linger_ms);
 
     w->idle_ms += now_ms() - since;

@@ -7,17 +7,24 @@
 
 #define FIRST_CAP 256
 
-void store_mac_queue_init(struct store_mac_queue *q, size_t limit)
+void store_mac_queue_init(struct store_mac_queue *q, const struct store_conf *conf,
+                          struct store_queue *writer)
 {
-    *q = (struct store_mac_queue){ .limit = limit };
-    uv_mutex_init(&q->lock);
+    *q = (struct store_mac_queue){ .kept = conf->macs.add != NULL,
+                                   .writer = writer,
+                                   .limit = conf->max_queued };
+    if (q->kept)
+        uv_mutex_init(&q->lock);
 }
 
 void store_mac_queue_fini(struct store_mac_queue *q)
 {
+    if (!q->kept)
+        return;
     mem_free(q->waiting);
     mem_free(q->writing);
     uv_mutex_destroy(&q->lock);
+    q->kept = false;
 }
 
 static bool make_room(struct store_mac_queue *q)
@@ -35,16 +42,20 @@ static bool make_room(struct store_mac_queue *q)
     return true;
 }
 
-bool store_mac_queue_add(struct store_mac_queue *q, const struct store_mac *mac, bool *first)
+bool store_mac_queue_add(struct store_mac_queue *q, const struct store_mac *mac)
 {
-    bool room;
+    bool first, room;
 
+    if (!q->kept)
+        return true;
     uv_mutex_lock(&q->lock);
     room = q->n_waiting < q->limit && make_room(q);
-    *first = q->n_waiting == 0;
+    first = q->n_waiting == 0;
     if (room)
         q->waiting[q->n_waiting++] = *mac;
     uv_mutex_unlock(&q->lock);
+    if (room && first)
+        store_queue_nudge(q->writer);
     return room;
 }
 
@@ -52,6 +63,8 @@ bool store_mac_queue_waits(struct store_mac_queue *q)
 {
     bool any;
 
+    if (!q->kept)
+        return false;
     if (q->at < q->n_writing)
         return true;
     uv_mutex_lock(&q->lock);
@@ -83,11 +96,19 @@ size_t store_mac_queue_batch(struct store_mac_queue *q, size_t max, const struct
 {
     size_t left;
 
+    q->n_batch = 0;
+    if (!q->kept)
+        return 0;
     swap(q);
     left = q->n_writing - q->at;
     q->n_batch = left < max ? left : max;
     *out = q->writing + q->at;
     return q->n_batch;
+}
+
+bool store_mac_queue_is_last(const struct store_mac_queue *q)
+{
+    return q->at + q->n_batch == q->n_writing;
 }
 
 void store_mac_queue_done(struct store_mac_queue *q)

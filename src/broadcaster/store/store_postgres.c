@@ -225,7 +225,7 @@ static enum store_status postgres_sync_macs(struct store_client *base, store_don
 
 static bool postgres_add_mac(struct store_client *c, const struct store_mac *mac)
 {
-    return !c->replies.closing && postgres_writer_add_mac(&c->store->writer, mac);
+    return !c->replies.closing && store_mac_queue_add(&c->store->writer.macs, mac);
 }
 
 const struct store_ops store_postgres = {

@@ -226,10 +226,10 @@ bool store_queue_push(struct store_queue *q, struct store_request *r)
 static void take_overdue(struct store_queue *q, struct list *overdue)
 {
     uint64_t now = now_ms();
-    struct list *node;
 
-    while ((node = list_first(&q->waiting)) != NULL &&
-           list_entry(node, struct store_request, node)->deadline_ms <= now) {
+    list_foreach (&q->waiting, node, next) {
+        if (list_entry(node, struct store_request, node)->deadline_ms > now)
+            break;
         list_remove(node);
         list_push_back(overdue, node);
         q->count--;

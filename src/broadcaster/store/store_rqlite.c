@@ -192,12 +192,12 @@ static enum store_status rqlite_sync_macs(struct store_client *c, store_done_fn 
 {
     if (c->replies.closing)
         return STORE_UNAVAILABLE;
-    return c->store->writer.macs.kept ? rqlite_sync(c, done, arg) : STORE_OK;
+    return c->store->writer.macs.queue.kept ? rqlite_sync(c, done, arg) : STORE_OK;
 }
 
 static bool rqlite_add_mac(struct store_client *c, const struct store_mac *mac)
 {
-    return !c->replies.closing && rqlite_writer_add_mac(&c->store->writer, mac);
+    return !c->replies.closing && store_mac_queue_add(&c->store->writer.macs.queue, mac);
 }
 
 const struct store_ops store_rqlite = {

@@ -212,7 +212,7 @@ static enum store_status sqlite_sync_macs(struct store_client *base, store_done_
 
 static bool sqlite_add_mac(struct store_client *c, const struct store_mac *mac)
 {
-    return !c->replies.closing && sqlite_writer_add_mac(&c->store->writer, mac);
+    return !c->replies.closing && store_mac_queue_add(&c->store->writer.macs.queue, mac);
 }
 
 const struct store_ops store_sqlite = {
