@@ -6,11 +6,13 @@ import contextlib
 import http.client
 import http.server
 import random
+import shlex
 import socket
 import ssl
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -616,6 +618,20 @@ def test_odd_answers_to_writes(start, odd_node, subscriber, answer):
         action(broadcaster, "exact", subscriber.url(), "t")
         assert not left
     assert notify(broadcaster, "t") == 1
+
+
+def test_the_manual_s_setup_commands(tmp_path):
+    """They work as they stand there, in folders of their own."""
+    manual = (Path(__file__).parent.parent.parent / "doc/operations.md").read_text()
+    commands = [shlex.split(line) for line in manual.splitlines()
+                if line.startswith("    lonelypss --setup") and "..." not in line]
+    assert {command[command.index("--db") + 1] for command in commands if "--db" in command} == {"rqlite", "postgres"}
+    for i, command in enumerate(commands):
+        if "--dir" in command:
+            at = command.index("--dir")
+            del command[at:at + 2]
+        subprocess.run([LONELYPSS, *command[1:], "--dir", tmp_path / str(i)], check=True, timeout=20)
+        assert (tmp_path / str(i) / "lonelypss.ini").exists()
 
 
 def test_redirects_lead_to_our_nodes_only(start, cluster, subscriber):
