@@ -383,7 +383,14 @@ typedef void lonely_on_status_fn(void *arg, enum lonely_client_status status,
                                  struct lonely_span missed);
 LONELY_API enum lonely_client_error
 lonely_client_on_status(struct lonely_client *c, lonely_on_status_fn *fn, void *arg, uint64_t *id);
-/** Ends either. Called on another thread it returns after a callback under way. */
+/** How far a large message has come: `received` of its `size` bytes, about each 256 KiB and at its end; 0 when
+ * it does not come to an end here. Over HTTP several may come at once. Must not wait. */
+typedef void lonely_on_arriving_fn(void *arg, struct lonely_span topic, uint64_t received,
+                                   uint64_t size);
+LONELY_API enum lonely_client_error lonely_client_on_arriving(struct lonely_client *c,
+                                                              lonely_on_arriving_fn *fn, void *arg,
+                                                              uint64_t *id);
+/** Ends any of them. Called on another thread it returns after a callback under way. */
 LONELY_API void lonely_client_off(struct lonely_client *c, uint64_t id);
 
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
 /*
- * The bar (bar.h). Called by cmd_notify.c each BAR_INTERVAL_MS.
+ * The bar (bar.h). Called by cmd_notify.c and cmd_subscribe.c.
  */
 #include "bar.h"
 
@@ -16,6 +16,7 @@ void bar_init(struct bar *b, uint64_t size)
 {
     atomic_init(&b->done, 0);
     b->size = size;
+    b->drawn_ms = 0;
     b->began_ms = clock_mono_ms(&clock_system);
     b->shown = size >= LARGE_BYTES && isatty(STDERR_FILENO);
 }
@@ -29,12 +30,14 @@ void bar_draw(struct bar *b)
 {
     uint64_t sent = atomic_load(&b->done);
     uint64_t done = sent < b->size ? sent : b->size; /* a file may have grown since */
-    double spent_s = (double)(clock_mono_ms(&clock_system) - b->began_ms) / 1000;
+    uint64_t now_ms = clock_mono_ms(&clock_system);
+    double spent_s = (double)(now_ms - b->began_ms) / 1000;
     double part = b->size > 0 ? (double)done / (double)b->size : 1;
     char filled[WIDTH + 1];
 
-    if (!b->shown)
+    if (!b->shown || now_ms - b->drawn_ms < BAR_INTERVAL_MS)
         return;
+    b->drawn_ms = now_ms;
     memset(filled, ' ', WIDTH);
     filled[WIDTH] = '\0';
     memset(filled, '#', (size_t)(part * WIDTH));
@@ -46,4 +49,5 @@ void bar_clear(struct bar *b)
 {
     if (b->shown)
         fputs("\r\033[K", stderr);
+    b->shown = false;
 }

@@ -13,12 +13,12 @@
 struct bar {
     atomic_uint_least64_t done; /* set by any thread */
     uint64_t size;
-    uint64_t began_ms;
+    uint64_t began_ms, drawn_ms;
     bool shown;
 };
 
 void bar_init(struct bar *b, uint64_t size);
-void bar_draw(struct bar *b);
+void bar_draw(struct bar *b); /* at most once in BAR_INTERVAL_MS */
 void bar_clear(struct bar *b);
 
 #endif

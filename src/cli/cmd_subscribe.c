@@ -5,7 +5,9 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "bar.h"
 #include "commands.h"
 #include "exec.h"
 #include "folder.h"
@@ -56,6 +58,9 @@ struct subscriber {
     struct list events;
     size_t event_count;
     bool ready, was_lost;
+    uint64_t arrived, arriving; /* so much of that; 0: nothing large */
+    struct bar bar;             /* shows it; not under lock */
+    bool shows_bar;
 };
 
 static void end(struct subscriber *s, enum cli_code code)
@@ -100,6 +105,37 @@ static void on_status(void *arg, enum lonely_client_status status, struct lonely
     }
     pthread_mutex_unlock(&s->lock);
     waiter_wake(&s->waiter);
+}
+
+static void on_arriving(void *arg, struct lonely_span topic, uint64_t received, uint64_t size)
+{
+    struct subscriber *s = arg;
+
+    (void)topic;
+    pthread_mutex_lock(&s->lock);
+    s->arrived = received;
+    s->arriving = received > 0 && received < size ? size : 0;
+    pthread_mutex_unlock(&s->lock);
+    waiter_wake(&s->waiter);
+}
+
+/* Of messages that come at once, the one that moved last. */
+static void draw_bar(struct subscriber *s)
+{
+    uint64_t arrived, arriving;
+
+    pthread_mutex_lock(&s->lock);
+    arrived = s->arrived;
+    arriving = s->arriving;
+    pthread_mutex_unlock(&s->lock);
+    if (arriving == 0 || !s->shows_bar) {
+        bar_clear(&s->bar);
+        return;
+    }
+    if (!s->bar.shown || s->bar.size != arriving)
+        bar_init(&s->bar, arriving);
+    atomic_store(&s->bar.done, arrived);
+    bar_draw(&s->bar);
 }
 
 static void print_events(struct subscriber *s)
@@ -168,6 +204,7 @@ static void step(struct subscriber *s)
     struct lonely_delivery *d;
     enum lonely_client_error err = LONELY_CLIENT_TIMED_OUT;
 
+    draw_bar(s);
     print_events(s);
     if (s->executor.words == NULL || executor_has_room(&s->executor))
         err = lonely_subscription_next(s->subscription, 0, &d);
@@ -313,12 +350,14 @@ static enum cli_code run_client(struct cli_args *args, struct subscriber *s)
         return code;
     s->waiter.client = c;
     if (lonely_client_on_status(c, on_status, s, &id) != LONELY_CLIENT_OK ||
+        lonely_client_on_arriving(c, on_arriving, s, &id) != LONELY_CLIENT_OK ||
         lonely_subscription_create(c, NULL, &s->subscription) != LONELY_CLIENT_OK)
         end(s, cli_explain(c, LONELY_CLIENT_NO_MEMORY, "subscribe"));
     else if (!add_all(s, args))
         end(s, CLI_USAGE);
     else
         run_subscription(s);
+    bar_clear(&s->bar);
     wait_for_commands(s);
     lonely_subscription_destroy(s->subscription);
     lonely_client_close(c);
@@ -363,6 +402,7 @@ static bool read_options(const struct cli_args *args, struct subscriber *s, int6
         .data = (enum print_data)data,
         .messages = cli_value(args, "format") != NULL || (exec == NULL && output == NULL),
     };
+    s->shows_bar = !s->printer.messages || !isatty(STDOUT_FILENO); /* else it would mix with them */
     return executor_init(&s->executor, exec, (size_t)jobs) && folder_open(&s->folder, output);
 }
 

@@ -226,8 +226,9 @@ void notify_progress(const struct notify *n, uint64_t sent);
 struct handler {
     struct list node; /* in lonely_client.handlers */
     uint64_t id;
-    lonely_on_message_fn *on_message; /* one of the two, or a direct subscription: */
+    lonely_on_message_fn *on_message; /* one of the three, or a direct subscription: */
     lonely_on_status_fn *on_status;
+    lonely_on_arriving_fn *on_arriving;
     struct want *want;
     void *arg;
     bool off; /* taken off while callbacks run */
@@ -298,6 +299,8 @@ void client_random(struct lonely_client *c, uint8_t *to, size_t len);
 void handlers_tell_status(struct lonely_client *c, enum lonely_client_status status,
                           struct lonely_span missed);
 void handlers_tell_message(struct lonely_client *c, struct lonely_delivery *d);
+void handlers_tell_arriving(struct lonely_client *c, struct lonely_span topic, uint64_t received,
+                            uint64_t size);
 void handlers_fini(struct lonely_client *c);
 /* wants.c */
 void wants_fini(struct lonely_client *c);

@@ -176,6 +176,8 @@ struct incoming {
     struct lonely_client *client;
     EVP_MD_CTX *hash;
     uint64_t size;
+    uint64_t announced; /* that it is to become */
+    uint64_t told;      /* of that, to handlers */
     uint64_t threshold; /* beyond it to a file */
     struct buf memory;  /* what is not in the file */
     int fd;
@@ -214,6 +216,7 @@ struct incoming *incoming_begin(struct lonely_client *c, struct lonely_span topi
         return NULL;
     }
     in->client = c;
+    in->announced = size;
     in->fd = -1;
     in->threshold = threshold_of(c);
     if (size >= in->threshold && size > DELIVERY_INLINE_BYTES)
@@ -247,6 +250,13 @@ static bool flush_to_file(struct incoming *in)
     return in->fd >= 0;
 }
 
+static void tell_arriving(struct incoming *in, uint64_t received)
+{
+    in->told = received;
+    handlers_tell_arriving(in->client, (struct lonely_span){ in->topic, in->topic_len }, received,
+                           in->announced);
+}
+
 bool incoming_add(struct incoming *in, struct lonely_span bytes)
 {
     if (in->failed)
@@ -256,6 +266,8 @@ bool incoming_add(struct incoming *in, struct lonely_span bytes)
                  !buf_append(&in->memory, bytes.ptr, bytes.len) ||
                  (in->size > in->threshold && in->size > DELIVERY_INLINE_BYTES &&
                   in->memory.len >= FILE_CHUNK_BYTES && !flush_to_file(in));
+    if (!in->failed && in->size - in->told >= FILE_CHUNK_BYTES)
+        tell_arriving(in, in->size);
     return !in->failed;
 }
 
@@ -268,6 +280,8 @@ void incoming_abort(struct incoming *in)
 {
     if (in == NULL)
         return;
+    if (in->told > 0)
+        tell_arriving(in, 0);
     if (in->fd >= 0)
         close(in->fd);
     EVP_MD_CTX_free(in->hash);
@@ -303,6 +317,10 @@ struct lonely_delivery *incoming_finish(struct incoming *in)
         else
             d = delivery_create(in->client, topic,
                                 (struct lonely_span){ in->memory.ptr, in->memory.len }, sha512);
+    }
+    if (d != NULL && in->told > 0) {
+        tell_arriving(in, in->size);
+        in->told = 0; /* and no more */
     }
     incoming_abort(in);
     return d;

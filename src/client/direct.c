@@ -70,6 +70,20 @@ void handlers_tell_message(struct lonely_client *c, struct lonely_delivery *d)
     sweep(c);
 }
 
+void handlers_tell_arriving(struct lonely_client *c, struct lonely_span topic, uint64_t received,
+                            uint64_t size)
+{
+    c->telling++;
+    list_foreach (&c->handlers, node, next) {
+        struct handler *h = list_entry(node, struct handler, node);
+
+        if (h->on_arriving != NULL && !h->off)
+            h->on_arriving(h->arg, topic, received, size);
+    }
+    c->telling--;
+    sweep(c);
+}
+
 void handlers_fini(struct lonely_client *c)
 {
     list_foreach (&c->handlers, node, next)
@@ -82,6 +96,7 @@ struct registration {
     struct change change; /* first */
     lonely_on_message_fn *on_message;
     lonely_on_status_fn *on_status;
+    lonely_on_arriving_fn *on_arriving;
     void *arg;
     enum want_kind kind;
     struct lonely_span key; /* of a direct subscription: its copy */
@@ -100,6 +115,7 @@ static void run_register(struct command *cmd)
     }
     h->on_message = r->on_message;
     h->on_status = r->on_status;
+    h->on_arriving = r->on_arriving;
     h->arg = r->arg;
     if (h->on_status != NULL && cmd->client->status != LONELY_CLIENT_LOST)
         h->on_status(h->arg, cmd->client->status, (struct lonely_span){ 0 });
@@ -123,6 +139,7 @@ static enum lonely_client_error add_handler(struct lonely_client *c,
         return LONELY_CLIENT_NO_MEMORY;
     r->on_message = from->on_message;
     r->on_status = from->on_status;
+    r->on_arriving = from->on_arriving;
     r->arg = from->arg;
     return finish(r, -1, id); /* it waits for the loop only */
 }
@@ -137,6 +154,13 @@ enum lonely_client_error lonely_client_on_status(struct lonely_client *c, lonely
                                                  void *arg, uint64_t *id)
 {
     return add_handler(c, &(struct registration){ .on_status = fn, .arg = arg }, id);
+}
+
+enum lonely_client_error lonely_client_on_arriving(struct lonely_client *c,
+                                                   lonely_on_arriving_fn *fn, void *arg,
+                                                   uint64_t *id)
+{
+    return add_handler(c, &(struct registration){ .on_arriving = fn, .arg = arg }, id);
 }
 
 static void run_off(struct command *cmd)

@@ -1,18 +1,25 @@
 """lonelypsc as a process among others: descriptors and signals that it inherits and hands on, limits, interruptions."""
 
+import base64
 import contextlib
+import hashlib
 import json
 import os
+import pty
+import re
 import resource
+import select
 import signal
 import socket
 import sqlite3
+import struct
 import subprocess
+import threading
 import time
 
 import pytest
 
-from conftest import PATIENCE, Program, setup_folder, wait_until
+from conftest import PATIENCE, Program, free_port, setup_folder, wait_until
 from shell_client import LONELYPSC, Subscriber, notify, run
 from test_client_library import start_ours  # fixture
 from test_cli_formats import notify_bytes
@@ -105,6 +112,65 @@ def test_reader_that_has_enough_of_a_large_message(broadcaster):
     process.stdout.close()
     assert (process.wait(PATIENCE), process.stderr.read()) == (1, "")
     process.stderr.close()
+
+
+# ---- A bar for what arrives
+
+
+def receive_request(topic, body):
+    """What a broadcaster posts, in two halves."""
+    fields = (struct.pack(">H", 0) + struct.pack(">H", len(topic)) + topic + b"\x04abcd" +
+              struct.pack(">Q", len(body)))
+    digest = base64.b64encode(hashlib.sha512(body).digest()).decode()
+    head = (f"POST /v1/receive HTTP/1.1\r\nHost: x\r\nContent-Length: {len(fields) + len(body)}\r\n"
+            f"Repr-Digest: sha-512={digest}\r\nConnection: close\r\n\r\n").encode()
+    half = len(body) // 2
+    return head + fields + body[:half], body[half:]
+
+
+def read_terminal(fd, until):
+    """What is said on a terminal, until it holds that, or, for None, to its end."""
+    said = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while until is None or until not in said:
+            readable, _, _ = select.select([fd], [], [], PATIENCE)
+            assert readable, said
+            said += os.read(fd, 4096)
+    return said
+
+
+@pytest.mark.parametrize("args, shown", [(("--output", "folder"), True), (("--format", "raw"), True),
+                                         (("--format", "raw", "--terminal"), False)])
+def test_large_messages_show_how_far_they_have_come(broadcaster, tmp_path, args, shown):
+    """In bytes that have come, while the broadcaster is slow; not among messages on the same terminal."""
+    ours, theirs = pty.openpty()
+    port = free_port()
+    terminal = args[-1] == "--terminal"
+    process = subprocess.Popen(
+        [LONELYPSC, "subscribe", "--broadcaster", broadcaster.url, "--bind", f"127.0.0.1:{port}", "--exact", "t",
+         "--count", "1", *(a for a in args if a != "--terminal")],
+        stdout=theirs if terminal else subprocess.DEVNULL, stderr=theirs, cwd=tmp_path)
+    os.close(theirs)
+    wait_until(lambda: broadcaster.query("SELECT count(*) FROM httppubsub_subscription_exacts") == [(1,)],
+               "the subscription")
+    body = b"x" * (4 << 20)
+    first, rest = receive_request(b"t", body)
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as peer:
+        peer.sendall(first)
+        if shown:
+            said = read_terminal(ours, b" MiB/s ")
+            assert re.search(rb"\r\[#+ +\] +\d+%  [0-9.]+ of 4\.0 MiB", said), said
+        peer.sendall(rest)
+        reader = threading.Thread(target=lambda: peer.recv(4096))  # nobody may wait for nobody
+        reader.start()
+        said = read_terminal(ours, None)
+        reader.join(PATIENCE)
+    assert process.wait(PATIENCE) == 0
+    os.close(ours)
+    assert said.endswith(b"\r\x1b[K") == shown
+    assert (b"\x1b" in said or b"MiB" in said) == shown
+    if "--output" in args:
+        assert [(tmp_path / "folder" / name).read_bytes() for name in os.listdir(tmp_path / "folder")] == [body]
 
 
 # ---- check

@@ -619,6 +619,48 @@ static void large(struct lonely_client *c, void *arg)
     lonely_delivery_release(d);
 }
 
+static void on_arriving(void *arg, struct lonely_span topic, uint64_t received, uint64_t size)
+{
+    uint64_t *heard = arg;
+
+    assert_true(topic.len == 1 && size == UINT64_C(1) << 20);
+    assert_true(received == 0 || received > *heard);
+    *heard = received;
+}
+
+/* `arg`: whether all of it comes. */
+static void arrive_large(struct lonely_client *c, void *arg)
+{
+    static uint8_t chunk[1 << 16];
+    struct incoming *in = incoming_begin(c, LIT("t"), 16 * sizeof(chunk));
+    unsigned chunks = *(const bool *)arg ? 16 : 15;
+
+    for (unsigned i = 0; i < chunks; i++)
+        assert_true(incoming_add(in, (struct lonely_span){ chunk, sizeof(chunk) }));
+    if (chunks == 16)
+        lonely_delivery_release(incoming_finish(in));
+    else
+        incoming_abort(in);
+}
+
+static void test_arriving(void **state)
+{
+    struct lonely_client *c = open_client();
+    uint64_t heard = 1, id;
+    bool all = true;
+
+    (void)state;
+    assert_int_equal(lonely_client_on_arriving(c, on_arriving, &heard, &id), LONELY_CLIENT_OK);
+    on_loop(c, arrive_large, &all);
+    assert_int_equal(heard, 1 << 20);
+    heard = 1;
+    all = false;
+    on_loop(c, arrive_large, &all);
+    assert_int_equal(heard, 0);
+    lonely_client_off(c, id);
+    lonely_client_close(c);
+}
+
 static void test_large_messages_go_to_files(void **state)
 {
     struct lonely_client *c = open_client();
@@ -746,6 +788,7 @@ int main(void)
         IN_BOTH(test_sources_of_a_notify),
         IN_BOTH(test_what_is_under_way_at_the_end_is_ambiguous),
         IN_BOTH(test_direct),
+        IN_BOTH(test_arriving),
         IN_BOTH(test_large_messages_go_to_files),
         IN_BOTH(test_direct_without_waiting),
         cmocka_unit_test(test_closing_under_waiting_threads),
