@@ -189,7 +189,8 @@ static void print_zsh(void)
         else if (cli_commands[i] == &cmd_trace)
             fputs("            '1:file:_files' ;;\n", stdout);
         else
-            fputs("            '*: :' ;;\n", stdout);
+            fputs("            ;;\n",
+                  stdout); /* a message about operands would keep options from being completed */
     }
     fputs("esac\n", stdout);
 }

@@ -113,12 +113,20 @@ static bool print_all(sqlite3 *db, const char *path, uint64_t limit)
     return query(db, path, steps, (int64_t)limit, print_step);
 }
 
+/* A database, but not one of traces, or none at all: that is the argument's fault. */
+static enum cli_code code_of(sqlite3 *db)
+{
+    int err = sqlite3_errcode(db);
+
+    return err == SQLITE_NOTADB || err == SQLITE_ERROR ? CLI_USAGE : CLI_FAILED;
+}
+
 static enum cli_code run(struct cli_args *args)
 {
     const char *path = args->operand_count > 0 ? args->operands[0] : NULL;
     uint64_t limit = DEFAULT_STEPS;
+    enum cli_code code;
     sqlite3 *db;
-    bool good;
 
     if (path == NULL)
         cli_complain("a file is needed, the one of --tracing; see lonelypsc trace --help");
@@ -130,9 +138,9 @@ static enum cli_code run(struct cli_args *args)
         return CLI_USAGE;
     }
     sqlite3_busy_timeout(db, BUSY_MS);
-    good = print_all(db, path, limit);
+    code = print_all(db, path, limit) ? CLI_GOOD : code_of(db);
     sqlite3_close(db);
-    return good ? CLI_GOOD : CLI_FAILED;
+    return code;
 }
 
 const struct cli_command cmd_trace = {

@@ -318,10 +318,10 @@ struct lonely_delivery *incoming_finish(struct incoming *in)
             d = delivery_create(in->client, topic,
                                 (struct lonely_span){ in->memory.ptr, in->memory.len }, sha512);
     }
-    if (d != NULL && in->told > 0) {
+    if (d != NULL && in->told > 0 && in->told < in->size)
         tell_arriving(in, in->size);
-        in->told = 0; /* and no more */
-    }
+    if (d != NULL)
+        in->told = 0; /* it has come */
     incoming_abort(in);
     return d;
 }

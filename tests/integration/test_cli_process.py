@@ -197,6 +197,29 @@ def test_check_knows_the_port_of_tcp():
     assert "3004" in result.stdout
 
 
+# ---- Files of traces
+
+
+def test_files_that_hold_no_traces(broadcaster, tmp_path):
+    """Named wrongly: 2; damaged: 1. Whoever writes to one is told before anything is sent."""
+    (tmp_path / "text").write_text("no database " * 1000)
+    (tmp_path / "empty").touch()
+    whole = tmp_path / "traces.db"
+    for _ in range(20):
+        notify(broadcaster.url, "t", "x", "--tracing", whole)
+    with contextlib.closing(sqlite3.connect(whole)) as db:
+        db.execute("PRAGMA journal_mode = DELETE")
+    (tmp_path / "damaged").write_bytes(whole.read_bytes()[:4096] + bytes(whole.stat().st_size - 4096))
+    for name, code in (("text", 2), ("empty", 2), ("damaged", 1)):
+        result = run("trace", tmp_path / name)
+        assert (result.returncode, result.stdout) == (code, "")
+        assert result.stderr.startswith(f"lonelypsc: {tmp_path / name}: ") and result.stderr.count("\n") == 1
+    for path in (tmp_path / "text", tmp_path / "none/below", tmp_path):
+        result = run("notify", "--broadcaster", broadcaster.url, "t", "--message", "x", "--tracing", path)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr.startswith(f"lonelypsc: --tracing: {path}: ") and result.stderr.count("\n") == 1
+
+
 # ---- A secret of the way back that is another
 
 

@@ -105,6 +105,33 @@ def test_zsh():
         assert re.findall(r"'\*--([a-z0-9-]+)=?\[", section) == [*own, *library, "help"]
 
 
+# Types a line and a tab into an interactive zsh that has loaded the function, and has it write what the line is then.
+ZSH = r"""
+zmodload zsh/zpty
+zpty typist zsh -f -i
+zpty -w typist "fpath=(${(q)1} \$fpath); autoload -Uz compinit && compinit -u -D; PS1=; unsetopt prompt_cr prompt_sp"
+zpty -w typist 'print ready-$((1 + 1))'
+zpty -r typist out '*ready-2*'
+zpty -w -n typist "$2"$'\t\C-aprint -r -- "\C-e" >'"${(q)3}; print end-\$((1 + 1))"$'\n'
+zpty -r typist out '*end-2*'
+"""
+
+
+@pytest.mark.parametrize("typed, completed", [
+    ("subs", "subscribe"), ("subscribe --max-fr", "subscribe --max-frame"), ("notify --topic", "notify --topic-hex"),
+    ("subscribe --format j", "subscribe --format jsonl"), ("subscribe --data=n", "subscribe --data=never"),
+    ("bench --js", "bench --json"), ("completion z", "completion zsh"),
+    ("trace {0}/tr", "trace {0}/traces"), ("notify --file {0}/tr", "notify --file {0}/traces"),
+    ("subscribe --output={0}/fo", "subscribe --output={0}/folder")])
+def test_zsh_completes(tmp_path, typed, completed):
+    (tmp_path / "traces").touch()
+    (tmp_path / "folder").mkdir()
+    line = tmp_path / "line"
+    subprocess.run(["zsh", "-f", "-c", ZSH, "zsh", BUILD / "src/cli", "lonelypsc " + typed.format(tmp_path), line],
+                   check=True, timeout=PATIENCE)
+    assert line.read_text().rstrip() == "lonelypsc " + completed.format(tmp_path)
+
+
 def test_completion_is_what_the_program_prints():
     for shell, name in (("bash", "lonelypsc.bash"), ("zsh", "_lonelypsc")):
         assert run("completion", shell).stdout == (BUILD / "src/cli" / name).read_text()
