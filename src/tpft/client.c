@@ -128,6 +128,16 @@ static enum outcome reject(struct client *c, struct fault fault)
     return peer_say(&c->peer, &letter) ? fail_with(c, fault) : lost(c);
 }
 
+/* The next request, over the connection that there is, or a new one. */
+static enum outcome request(struct client *c, const struct letter *letter)
+{
+    if (atomic_load(&c->peer.is_stopped))
+        return lost(c);
+    if (c->peer.conn == NULL && !peer_connect(&c->peer, c->o->server.host, c->o->server.port))
+        return lost(c);
+    return peer_say(&c->peer, letter) ? DONE : lost(c);
+}
+
 static unsigned wishes(const struct client *c)
 {
     return c->o->wants_checksum || c->o->wants_resume ? LETTER_CHECKSUM : 0;
@@ -242,6 +252,8 @@ static enum outcome send_file(struct client *c)
         outcome = hear(c, LETTER_CONFIRMED, size); /* it puts it on its disk now */
     if (outcome == DONE && c->is_checked && (c->heard.given & LETTER_SUM) == 0)
         c->is_checked = false;
+    if (outcome == DONE && c->is_checked && memcmp(c->heard.sum, sum, SUM_BYTES) != 0)
+        return fail_with(c, fault_of(FAULT_CHECKSUM));
     return outcome == DONE ? complete(c, "uploaded", size) : outcome;
 }
 
@@ -263,7 +275,7 @@ static enum outcome upload(struct client *c, const char *local, const char *remo
     if (c->o->wants_resume)
         letter.given |= LETTER_RESUME;
     note(c, "uploading", c->source.size);
-    return peer_say(&c->peer, &letter) ? send_file(c) : lost(c);
+    return request(c, &letter) == DONE ? send_file(c) : LOST;
 }
 
 /* ---- Download ---- */
@@ -363,6 +375,8 @@ static enum outcome download(struct client *c, const char *remote, const char *l
                              .download = { remote, strlen(remote) } };
 
     c->path = local;
+    /* Before the request, and where there is no connection yet before that: to read again what an
+     * earlier transfer left takes longer than a server waits. */
     peer_work(&c->peer, job_open_sink, c);
     if (is_fault(c->fault))
         return fail_with(c, c->fault);
@@ -373,7 +387,7 @@ static enum outcome download(struct client *c, const char *remote, const char *l
     }
     if (c->o->is_verbose)
         show_line("%s: downloading", c->label);
-    return peer_say(&c->peer, &letter) ? receive_file(c) : lost(c);
+    return request(c, &letter) == DONE ? receive_file(c) : LOST;
 }
 
 /* ---- Files, one after the other ---- */
@@ -406,8 +420,6 @@ static enum outcome transfer_one(struct client *c, const char *argument)
         (void)path_parse_remote(argument, &remote); /* it was good before */
     if (!target_of(c, path_name(remote.path), target))
         return fail_with(c, fault_of(FAULT_PATH_LONG));
-    if (c->peer.conn == NULL && !peer_connect(&c->peer, c->o->server.host, c->o->server.port))
-        return lost(c);
     outcome = c->o->is_upload ? upload(c, argument, target) : download(c, remote.path, target);
     source_close(&c->source);
     sum_destroy(c->sum);
@@ -448,7 +460,7 @@ int transfer(const struct options *o, mode_t mode)
     c->source.fd = -1;
     c->sink.fd = -1;
     c->peer.progress.kind = progress_choose(o->shows_progress);
-    if (peer_init(&c->peer)) {
+    if (peer_init(&c->peer, o->timeout_s * 1000)) {
         code = transfer_all(c);
         peer_fini(&c->peer);
     }

@@ -86,8 +86,9 @@ static struct fault check_room(const struct sink *sink)
 {
     struct statvfs fs;
 
-    if (sink->size != SINK_SIZE_UNKNOWN && fstatvfs(sink->fd, &fs) == 0 &&
-        (sink->size - sink->got) / fs.f_frsize > (uint64_t)fs.f_bavail) {
+    /* File systems of programs may know nothing of it: 0 blocks. */
+    if (sink->size != SINK_SIZE_UNKNOWN && fstatvfs(sink->fd, &fs) == 0 && fs.f_frsize > 0 &&
+        fs.f_blocks > 0 && (sink->size - sink->got) / fs.f_frsize > (uint64_t)fs.f_bavail) {
         errno = ENOSPC;
         return fault_errno();
     }
@@ -228,8 +229,8 @@ struct fault sink_open(struct sink *sink, int folder, const char *name,
         fault = check_room(sink);
     if (!is_fault(fault))
         return fault;
-    if (wish->resume || sink->fd < 0)
-        sink_close(sink); /* what an earlier transfer left is not ours to remove */
+    if (sink->fd < 0 || (wish->resume && !sink->is_kept))
+        sink_close(sink); /* another transfer's, or not a file of ours: not to be removed */
     else
         sink_drop(sink);
     return fault;

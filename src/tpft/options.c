@@ -14,13 +14,15 @@
 #include "program.h"
 #include "show.h"
 
-#define CHUNK_BYTES     4194304
-#define MAX_CONNECTIONS 256
+#define CHUNK_BYTES      4194304
+#define MAX_CONNECTIONS  256
+#define CLIENT_TIMEOUT_S 90 /* as the reference */
+#define SERVER_TIMEOUT_S 60
+#define LONGEST_S        86400
 
-static const char usage[] =
-    "usage: tpft -l HOST[:PORT]... [-v] [--root DIR] [--read-only] [--max-connections N]\n"
-    "       tpft [OPTION]... LOCAL... HOST[:PORT]:REMOTE\n"
-    "       tpft [OPTION]... HOST[:PORT]:REMOTE... LOCAL\n";
+static const char usage[] = "usage: tpft -l HOST[:PORT]... [OPTION]...\n"
+                            "       tpft [OPTION]... LOCAL... HOST[:PORT]:REMOTE\n"
+                            "       tpft [OPTION]... HOST[:PORT]:REMOTE... LOCAL\n";
 
 static const char help[] =
     "\nTransfers files over TCP, also from and to the Python tool tpft.\n"
@@ -48,6 +50,8 @@ static const char help[] =
     "                            A server that cannot do that gets all of it\n"
     "\n"
     "Both:\n"
+    "  --timeout SECONDS         give up a peer that makes no progress for so long (90, a server "
+    "60)\n"
     "  -v, --verbose             say on standard error what happens\n"
     "  -h, --help, --version\n"
     "\n"
@@ -61,6 +65,7 @@ enum {
     OPT_CHUNK,
     OPT_CHECKSUM,
     OPT_RESUME,
+    OPT_TIMEOUT,
     OPT_VERSION
 };
 
@@ -75,6 +80,7 @@ static const struct option long_options[] = {
     { "chunk-size", required_argument, NULL, OPT_CHUNK },
     { "checksum", no_argument, NULL, OPT_CHECKSUM },
     { "resume", no_argument, NULL, OPT_RESUME },
+    { "timeout", required_argument, NULL, OPT_TIMEOUT },
     { "version", no_argument, NULL, OPT_VERSION },
     { NULL, 0, NULL, 0 },
 };
@@ -122,6 +128,10 @@ static int take_number(int option, struct options *o)
         return parse_number(optarg, TINYPROTO_MESSAGE_MAX, &o->chunk_bytes)
                    ? -1
                    : wrong("not a chunk size from 1 to 4043309055", optarg);
+    if (option == OPT_TIMEOUT)
+        return parse_number(optarg, LONGEST_S, &o->timeout_s)
+                   ? -1
+                   : wrong("not a number of seconds from 1 to 86400", optarg);
     return parse_number(optarg, 1000000, &o->max_connections)
                ? -1
                : wrong("not a number of connections from 1 to 1000000", optarg);
@@ -156,6 +166,7 @@ static int take(int option, struct options *o)
         return -1;
     case OPT_CHUNK:
     case OPT_MAX_CONNECTIONS:
+    case OPT_TIMEOUT:
         return take_number(option, o);
     default: /* getopt has said what is wrong */
         (void)fputs(usage, stderr);
@@ -217,6 +228,8 @@ int options_parse(struct options *o, int argc, char **argv)
         code = take(option, o);
     if (code >= 0)
         return code;
+    if (o->timeout_s == 0)
+        o->timeout_s = o->n_listen > 0 ? SERVER_TIMEOUT_S : CLIENT_TIMEOUT_S;
     if (o->n_listen == 0)
         return check_paths(o, argv + optind, (size_t)(argc - optind));
     return optind == argc ? -1 : wrong("a server takes no paths", argv[optind]);

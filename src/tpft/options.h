@@ -19,6 +19,7 @@ struct options {
     const char *root;
     uint32_t chunk_bytes;
     uint32_t max_connections;
+    uint32_t timeout_s; /* without progress */
 
     /* Of a client: sources, and the destination behind them. */
     char **paths;

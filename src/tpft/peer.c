@@ -11,7 +11,6 @@
 #include "show.h"
 
 #define OPEN_MS           5000u
-#define PATIENCE_MS       90000u       /* as the reference */
 #define IDLE_BYTES_PER_MS (16u * 1024) /* what a slow disk reads or writes */
 #define LEAVE_MS          100u
 
@@ -58,7 +57,7 @@ void peer_work(struct peer *p, void (*job)(void *arg), void *arg)
 
 static void be_patient(struct peer *p, uint64_t bytes)
 {
-    uint64_t ms = PATIENCE_MS + bytes / IDLE_BYTES_PER_MS;
+    uint64_t ms = p->patience_ms + bytes / IDLE_BYTES_PER_MS;
 
     tinyproto_conn_set_idle_timeout(p->conn, ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX);
 }
@@ -140,7 +139,8 @@ static void on_signal(uv_signal_t *handle, int number)
 
     (void)number;
     atomic_store(&p->is_stopped, true);
-    peer_abort(p);
+    if (p->conn != NULL)
+        tinyproto_abort(p->conn);
 }
 
 /* ---- Progress ---- */
@@ -166,7 +166,7 @@ static void on_tick(uv_timer_t *tick)
 
 /* ---- Begin and end ---- */
 
-bool peer_init(struct peer *p)
+bool peer_init(struct peer *p, uint32_t patience_ms)
 {
     static const int numbers[] = { SIGINT, SIGTERM };
     const struct tinyproto_client_hooks hooks = { .arg = p,
@@ -176,7 +176,8 @@ bool peer_init(struct peer *p)
 
     tinyproto_client_options(&options);
     options.open_timeout_ms = OPEN_MS;
-    options.stall_timeout_ms = PATIENCE_MS;
+    p->patience_ms = patience_ms;
+    options.stall_timeout_ms = patience_ms;
     if (uv_loop_init(&p->loop) != 0) {
         show_line("cannot make an event loop");
         return false;
@@ -251,6 +252,13 @@ void peer_abort(struct peer *p)
     if (p->conn == NULL)
         return;
     tinyproto_abort(p->conn);
+    wait_for(p, is_never_done);
+}
+
+/* The tick wakes it. */
+static bool is_late(const struct peer *p)
+{
+    return peer_now_ms(p) >= p->leave_by_ms;
 }
 
 void peer_leave(struct peer *p)
@@ -259,8 +267,8 @@ void peer_leave(struct peer *p)
 
     if (p->conn == NULL || !peer_say(p, &close))
         return;
-    tinyproto_conn_set_idle_timeout(p->conn, LEAVE_MS);
-    wait_for(p, is_never_done);
+    p->leave_by_ms = peer_now_ms(p) + LEAVE_MS;
+    wait_for(p, is_late);
 }
 
 /* ---- Letters ---- */
@@ -271,10 +279,8 @@ bool peer_say(struct peer *p, const struct letter *letter)
 
     if (p->conn == NULL)
         return false;
-    if (len == 0 || tinyproto_transmit(p->conn, p->said, len) != TINYPROTO_OK) {
+    if (len == 0 || tinyproto_transmit(p->conn, p->said, len) != TINYPROTO_OK)
         peer_abort(p);
-        wait_for(p, is_never_done);
-    }
     return p->conn != NULL;
 }
 
@@ -302,7 +308,6 @@ bool peer_hear(struct peer *p, struct letter *out, uint64_t bytes)
         return true;
     show_line("the server sent something else than a letter");
     peer_abort(p);
-    wait_for(p, is_never_done);
     return false;
 }
 

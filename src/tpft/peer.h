@@ -27,6 +27,8 @@ struct peer {
     struct tinyproto_conn *conn; /* NULL: none */
     struct tinyproto_cause cause;
     bool is_ready, is_client_over;
+    uint32_t patience_ms; /* without progress */
+    uint64_t leave_by_ms;
     atomic_bool is_stopped; /* by a signal */
 
     struct tinyproto_message kept[PEER_LETTERS]; /* malloc'ed */
@@ -47,7 +49,7 @@ struct peer {
 };
 
 /* false: said. Ended by peer_fini() in any case. */
-bool peer_init(struct peer *p);
+bool peer_init(struct peer *p, uint32_t patience_ms);
 void peer_fini(struct peer *p);
 
 /* All of these give false when the connection is over; then peer_why() says how. */
@@ -61,8 +63,9 @@ bool peer_send(struct peer *p, const struct source *source, uint64_t offset, uin
 /* All that the sink wants. false too when it cannot be written: `sink_fault`. */
 bool peer_receive(struct peer *p, struct sink *sink);
 
-/* Says `close` and waits a little for the end, or just ends. */
+/* Says `close` and waits a little for the end, whatever the peer does. */
 void peer_leave(struct peer *p);
+/* Ends the connection at once: after it there is none. */
 void peer_abort(struct peer *p);
 
 /* Runs something that blocks, in a thread; signals are heard, and the connection stays. */

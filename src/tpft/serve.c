@@ -11,8 +11,6 @@
 #include "show.h"
 #include "visit.h"
 
-#define STALL_MS 60000
-
 struct serving {
     struct shop shop;
     struct tinyproto_server *server;
@@ -90,7 +88,7 @@ static int run_server(const struct options *o, struct serving *s)
 
     tinyproto_server_options(&options);
     options.connection_limit = o->max_connections;
-    options.stall_timeout_ms = STALL_MS;
+    options.stall_timeout_ms = s->shop.idle_ms;
     if (tinyproto_server_new(&hooks, &options, &s->shop.loop, &s->server) != TINYPROTO_OK) {
         show_line("cannot make a server");
         return EXIT_FAILED;
@@ -105,6 +103,7 @@ int serve(const struct options *o, mode_t mode)
 {
     struct serving s = { .shop = { .mode = mode,
                                    .chunk_bytes = o->chunk_bytes,
+                                   .idle_ms = o->timeout_s * 1000,
                                    .is_read_only = o->is_read_only,
                                    .is_verbose = o->is_verbose } };
     struct fault fault = root_open(&s.shop.root, o->root);

@@ -10,7 +10,6 @@
 #include "show.h"
 #include "visit_private.h"
 
-#define IDLE_MS           60000u
 #define IDLE_BYTES_PER_MS (16u * 1024) /* what a slow disk reads or writes */
 #define IDLE_MS_MAX       86400000u
 
@@ -71,13 +70,13 @@ void visit_resume(struct visit *v)
     if (!v->is_paused)
         return;
     v->is_paused = false;
-    tinyproto_conn_set_idle_timeout(v->conn, IDLE_MS);
+    tinyproto_conn_set_idle_timeout(v->conn, v->shop->idle_ms);
     tinyproto_conn_resume(v->conn);
 }
 
 void visit_be_patient(struct visit *v, uint64_t bytes)
 {
-    uint64_t ms = IDLE_MS + bytes / IDLE_BYTES_PER_MS;
+    uint64_t ms = v->shop->idle_ms + bytes / IDLE_BYTES_PER_MS;
 
     tinyproto_conn_set_idle_timeout(v->conn, ms < IDLE_MS_MAX ? (uint32_t)ms : IDLE_MS_MAX);
 }
@@ -221,7 +220,7 @@ bool visit_begin(struct tinyproto_server *server, struct tinyproto_conn *conn)
     v->conn = conn;
     v->sink.fd = -1;
     v->source.fd = -1;
-    tinyproto_conn_set_idle_timeout(conn, IDLE_MS);
+    tinyproto_conn_set_idle_timeout(conn, v->shop->idle_ms);
     visit_note(v, "connected: %s", tinyproto_conn_peer(conn));
     return true;
 }

@@ -19,6 +19,7 @@ struct shop {
     uv_loop_t loop;
     mode_t mode; /* of files that were uploaded */
     uint32_t chunk_bytes;
+    uint32_t idle_ms; /* the longest time between letters and chunks */
     bool is_read_only;
     bool is_verbose;
     atomic_bool is_stopping; /* long reads end */

@@ -72,6 +72,7 @@ void upload_request(struct visit *v, const struct letter *letter)
                                   .stop = &v->shop->is_stopping,
                                   .checksum = (letter->given & LETTER_CHECKSUM) != 0,
                                   .resume = (letter->given & LETTER_RESUME) != 0 };
+    v->trouble = fault_of(FAULT_NONE);
     v->wish.checksum = v->wish.checksum || v->wish.resume;
     visit_work_alone(v, job_open, opened);
 }
@@ -126,7 +127,6 @@ static void committed(struct visit *v)
 {
     struct letter letter = { .type = LETTER_CONFIRMED };
 
-    v->trouble = fault_of(FAULT_NONE);
     if (is_fault(v->fault)) {
         visit_reject(v, v->fault);
         return;
@@ -205,6 +205,7 @@ static void start(struct visit *v)
 {
     v->received = v->sink.got;
     v->phase = VISIT_RECEIVING;
+    visit_be_patient(v, 0);
     visit_resume(v);
     pump(v);
 }

@@ -5,6 +5,7 @@
  *     tiny_bare echo BYTES            receives so many bytes, sends them back, and again
  *     tiny_bare frames BYTES          the same as tinyproto messages; many connections at a time
  *     tiny_bare receive FILE BYTES    receives so many bytes into the file, to the disk; sends one
+ *     tiny_bare swallow BYTES         receives so many bytes and keeps none; sends one
  *     tiny_bare send FILE             sends the file
  *
  * Prints "ready tcp HOST:PORT".
@@ -127,22 +128,28 @@ static void run_frames(int listener, size_t bytes)
     }
 }
 
+/* Into a file, or, with -1, nowhere. */
+static void swallow(int fd, int file, uint64_t bytes)
+{
+    ssize_t n = 1;
+
+    while (bytes > 0 && n > 0) {
+        n = recv(fd, piece, PIECE_BYTES, 0);
+        if (n > 0 && file >= 0)
+            put(file, piece, (size_t)n, true);
+        bytes -= n > 0 ? (uint64_t)n : 0;
+    }
+    require(file < 0 || fsync(file) == 0, "fsync");
+    put(fd, piece, 1, false);
+}
+
 static void receive(int fd, const char *name, uint64_t bytes)
 {
     int file = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    ssize_t n = 1;
 
     require(file >= 0, name);
-    while (bytes > 0 && n > 0) {
-        n = recv(fd, piece, PIECE_BYTES, 0);
-        if (n > 0) {
-            put(file, piece, (size_t)n, true);
-            bytes -= (uint64_t)n;
-        }
-    }
-    require(fsync(file) == 0, "fsync");
+    swallow(fd, file, bytes);
     (void)close(file);
-    put(fd, piece, 1, false);
 }
 
 static void send_file(int fd, const char *name)
@@ -185,6 +192,8 @@ int main(int argc, char **argv)
             echo(fd, strtoull(argv[2], NULL, 10));
         else if (strcmp(argv[1], "receive") == 0)
             receive(fd, argv[2], strtoull(argv[3], NULL, 10));
+        else if (strcmp(argv[1], "swallow") == 0)
+            swallow(fd, -1, strtoull(argv[2], NULL, 10));
         else
             send_file(fd, argv[2]);
         (void)close(fd);

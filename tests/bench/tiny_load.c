@@ -6,10 +6,12 @@
  *     tiny_load mirror  HOST:PORT CONNECTIONS MESSAGES BYTES    the same bytes without a protocol
  *     tiny_load put     HOST:PORT BYTES                         bytes, then a byte comes
  *     tiny_load get     HOST:PORT BYTES                         that many come
+ *     tiny_load keep    HOST:PORT FILE BYTES                    that many come, into the file, to the disk
  *
  * A thread a connection; each sends its share of the messages. Prints the seconds it took.
  */
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -130,12 +132,16 @@ static void run_echo(struct load *load, unsigned connections)
         (void)pthread_join(threads[i], NULL);
 }
 
-static void run_stream(const struct load *load, bool is_put)
+static void run_stream(const struct load *load, bool is_put, const char *name)
 {
     static uint8_t piece[PIECE_BYTES];
     uint64_t left = load->bytes;
-    int fd = open_connection(load);
+    int fd = open_connection(load), file = -1;
 
+    if (name != NULL) {
+        file = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        require(file >= 0, name);
+    }
     while (left > 0) {
         size_t n = left < PIECE_BYTES ? (size_t)left : PIECE_BYTES;
 
@@ -143,10 +149,12 @@ static void run_stream(const struct load *load, bool is_put)
             put(fd, piece, n);
         else
             get(fd, piece, n);
+        require(file < 0 || write(file, piece, n) == (ssize_t)n, "write");
         left -= n;
     }
     if (is_put)
         get(fd, piece, 1);
+    require(file < 0 || (fsync(file) == 0 && close(file) == 0), "fsync");
     (void)close(fd);
 }
 
@@ -164,7 +172,7 @@ int main(int argc, char **argv)
     char *colon;
     double began;
 
-    require(argc == 4 || argc == 6, "what? see the source");
+    require(argc >= 4 && argc <= 6, "what? see the source");
     colon = strchr(argv[2], ':');
     require(colon != NULL, "HOST:PORT");
     *colon = '\0';
@@ -179,7 +187,7 @@ int main(int argc, char **argv)
         load.messages = strtoull(argv[4], NULL, 10) / (connections > 0 ? connections : 1);
         run_echo(&load, connections);
     } else {
-        run_stream(&load, strcmp(argv[1], "put") == 0);
+        run_stream(&load, strcmp(argv[1], "put") == 0, argc == 5 ? argv[3] : NULL);
     }
     (void)printf("%.6f\n", seconds() - began);
     return 0;

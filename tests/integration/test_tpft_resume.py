@@ -1,6 +1,7 @@
 """tpft: what it does beyond the Python tool, checksums and resuming, between two of ours and with one that lies."""
 
 import contextlib
+import fcntl
 import hashlib
 import random
 import socket
@@ -84,6 +85,15 @@ def cut_proxy(server, limit, downwards):
     return "127.0.0.1:%d" % listener.getsockname()[1]
 
 
+def settled(run):
+    """Its result, once the server has noticed that the client before is gone."""
+    def try_it():
+        result = run()
+        return None if b"under way" in result.stderr else result
+
+    return wait_until(try_it, "the transfer before to be over")
+
+
 def resumed_from(result):
     line = next((line for line in result.stderr.decode().splitlines() if "resumed" in line), "(0 ")
     return int(line.split("(")[1].split()[0])
@@ -104,13 +114,13 @@ def test_resuming_after_a_cut(start, root, tmp_path, downwards):
 
     place = (tmp_path if downwards else root)
     for cut in sorted(random.Random(7).sample(range(MIB, 6 * MIB), 3)):
-        result = run(cut_proxy(server, cut, downwards))
+        result = settled(lambda: run(cut_proxy(server, cut, downwards)))
         assert result.returncode == 1, result.stderr
         assert resumed_from(result) >= begun
         begun = resumed_from(result)
         assert not (place / "got").exists()
         wait_until(lambda: len(list(place.glob(".tpft-*-part"))) == 1, "what came")
-    result = succeed(run(server.address))
+    result = succeed(settled(lambda: run(server.address)))
     assert resumed_from(result) > 2 * MIB
     assert (place / "got").read_bytes() == data
     assert not list(place.glob(".tpft-*"))
@@ -141,13 +151,7 @@ def test_resuming_after_a_kill(start, root, tmp_path, downwards, who):
     if who == "server":
         server = start()
     wait_until(lambda: not (place / "got").exists() and list(place.glob(".tpft-*-part")), "what came")
-    result = None
-    for _ in range(100):  # the server may not have noticed yet that the first client is gone
-        result = tpft(*args())
-        if b"under way" not in result.stderr:
-            break
-        time.sleep(0.1)
-    succeed(result)
+    result = succeed(settled(lambda: tpft(*args())))
     assert resumed_from(result) > MIB
     assert hashlib.sha256((place / "got").read_bytes()).digest() == hashlib.sha256(data).digest()
     assert not list(place.glob(".tpft-*"))
@@ -170,15 +174,66 @@ def test_what_was_left_is_something_else(start, root, tmp_path, downwards):
         assert run(cut_proxy(server, 5 * MIB, downwards)).returncode == 1
         wait_until(lambda: list(place.glob(".tpft-*-part")), "what came")
         source.write_bytes(content(size, seed=1))
-        result = None
-        for _ in range(100):
-            result = run(server.address)
-            if b"under way" not in result.stderr:
-                break
-            time.sleep(0.1)
-        assert resumed_from(succeed(result)) == 0
+        assert resumed_from(succeed(settled(lambda: run(server.address)))) == 0
         assert (place / "got").read_bytes() == content(size, seed=1)
         assert not list(place.glob(".tpft-*"))
+
+
+def leave_part(folder, name, size):
+    """What a transfer of `name` would have left: zeros."""
+    part = folder / f".tpft-{hashlib.sha256(name.encode()).hexdigest()[:32]}-part"
+    with open(part, "wb") as file:
+        file.truncate(size)
+    return part
+
+
+def test_what_was_left_is_read_before_connecting(tmp_path):
+    """It may take longer than a server waits for a request."""
+    part = leave_part(tmp_path, "got", MIB)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = Program([TPFT, "--resume", "127.0.0.1:%d:file" % listener.getsockname()[1], tmp_path / "got"])
+        with listener.accept()[0], open(part, "rb") as file:
+            with pytest.raises(BlockingIOError):  # the client has it
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        assert client.wait() == 1
+    assert part.stat().st_size == MIB
+
+
+def test_a_client_that_stalls_after_resuming(start, root):
+    """While it compares it has time in proportion, then no longer."""
+    server = start("--timeout", "1")
+    part = leave_part(root, "file", 512 * MIB)
+    with connect(server) as peer:
+        kind, letter = peer.ask("upload-request", file_size=513 * MIB, destination_path="file", resume=True)
+        assert (kind, letter["offset"]) == ("confirmed", 512 * MIB)
+        peer.say({"type": "confirmed", "letter": {"offset": 512 * MIB}})
+        began = time.monotonic()
+        assert peer.is_over()
+        assert time.monotonic() - began < 20  # not the 33 s
+    assert part.stat().st_size == 512 * MIB
+
+
+def test_a_resumed_file_for_which_there_is_no_room(start, root):
+    server = start()
+    with connect(server) as peer:
+        kind, letter = peer.ask("upload-request", file_size=1 << 62, destination_path="file", resume=True)
+        assert (kind, letter) == ("rejected", {"reason": "No space left on device"})
+    assert not list(root.iterdir())
+
+
+def test_a_server_that_found_another_checksum(tmp_path):
+    def play(peer):
+        assert peer.hear()[0] == "upload-request"
+        peer.say({"type": "confirmed", "letter": {"checksum": "sha256"}})
+        assert peer.receive() == b"abc"
+        assert peer.hear()[0] == "confirmed"
+        peer.say({"type": "confirmed", "letter": {"sha256": "00" * 32}})
+        assert peer.hear()[0] == "close"
+
+    (tmp_path / "source").write_bytes(b"abc")
+    server = FakeServer(play)
+    fail(tpft("--checksum", tmp_path / "source", f"{server.address}:file"), "checksum does not match")
+    server.check()
 
 
 def test_two_that_resume_the_same(start, root):

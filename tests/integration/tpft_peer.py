@@ -17,7 +17,7 @@ import pytest
 from conftest import BUILD, PATIENCE, Program, wait_until
 
 TPFT = BUILD / "src/tpft/tpft"
-SANITIZED = TPFT.exists() and b"__asan_init" in TPFT.read_bytes()
+SANITIZED = TPFT.exists() and any(name in TPFT.read_bytes() for name in (b"__asan_init", b"__tsan_init"))
 CLOSE = {"type": "close", "letter": {}}
 CONFIRMED = {"type": "confirmed", "letter": {}}
 
@@ -120,19 +120,21 @@ def connect(server):
 
 
 class FakeServer(threading.Thread):
-    """One connection, played by a function of a Raw."""
+    """A connection for each function, one after the other, played by it as a function of a Raw."""
 
-    def __init__(self, play):
+    def __init__(self, *plays):
         super().__init__(daemon=True)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
-        self.play, self.error = play, None
+        self.plays, self.error = plays, None
         self.start()
 
     def run(self):
         try:
-            with self.listener, self.listener.accept()[0] as s:
-                self.play(Raw(s))
+            with self.listener:
+                for play in self.plays:
+                    with self.listener.accept()[0] as s:
+                        play(Raw(s))
         except Exception as e:  # told by check()
             self.error = e
 
