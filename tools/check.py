@@ -24,6 +24,7 @@ BUILD = ROOT / "build"
 PYTEST = [str(BUILD / "venv/bin/python"), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
 
 FUZZ_SECONDS = 3  # a target
+COMMAND_SECONDS = 3 * 3600  # for a build or a ring: many times what they need, on slow machines too
 GRACE_SECONDS = 5  # for a ring that is told to end
 
 # name of the build: compiler, meson options, environment of its programs
@@ -138,7 +139,7 @@ def end_command(process, mark):
         time.sleep(0.01)
 
 
-def run(command, log=None, env=None, timeout=1800):
+def run(command, log=None, env=None):
     """Exit status of a command, 124 when it took too long; its output goes to `log`, shown when it
     fails."""
     mark = f"{os.environ.get(MARK, '')}/{os.getpid()}.{next(NUMBERS)}"
@@ -154,7 +155,7 @@ def run(command, log=None, env=None, timeout=1800):
         )
         RUNNING[process] = mark
         try:
-            code = process.wait(timeout)
+            code = process.wait(COMMAND_SECONDS)
         except subprocess.TimeoutExpired:
             end_command(process, mark)
             code = 124

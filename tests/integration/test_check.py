@@ -42,7 +42,7 @@ def test_a_ring_that_hangs_leaves_nothing(tool, tmp_path, monkeypatch, shell):
     pid_file = tmp_path / "pid"
 
     def time_out(process, patience=None, wait=tool.subprocess.Popen.wait):
-        if patience == 1800:  # of the command
+        if patience == tool.COMMAND_SECONDS:
             wait_until(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"), "the grandchild")
             raise tool.subprocess.TimeoutExpired(process.args, patience)
         return wait(process, patience)
