@@ -87,19 +87,19 @@ def test_commands_that_end_at_once(broadcaster, tmp_path):
 # ---- Standard output
 
 
-def subscribe_raw(broadcaster, **kwargs):
+def subscribe_raw(broadcaster, *args, **kwargs):
     process = subprocess.Popen([LONELYPSC, "subscribe", "--broadcaster", broadcaster.url, "--bind", "127.0.0.1:0",
-                                "--glob", "*", "--format", "raw", "--count", "1"], stderr=subprocess.PIPE, text=True,
-                               **kwargs)
+                                "--glob", "*", "--format", "raw", *args], stderr=subprocess.PIPE, text=True, **kwargs)
     wait_until(lambda: broadcaster.query("SELECT count(*) FROM httppubsub_subscription_globs") == [(1,)],
                "the subscription")
     return process
 
 
+@pytest.mark.parametrize("args", [(), ("--count", "1")])
 @pytest.mark.parametrize("size", [1, 3 << 20])
-def test_full_standard_output_is_told_once(broadcaster, size):
+def test_full_standard_output_is_told_once(broadcaster, size, args):
     with open("/dev/full", "wb") as full:
-        process = subscribe_raw(broadcaster, stdout=full)
+        process = subscribe_raw(broadcaster, *args, stdout=full)
     assert notify_bytes(broadcaster.url, b"t", bytes(size)) == 1
     errors = process.communicate(timeout=PATIENCE)[1]
     assert (process.returncode, errors) == (1, "lonelypsc: standard output: No space left on device\n")
