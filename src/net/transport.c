@@ -143,14 +143,29 @@ void transport_abort(struct transport *t)
 
 /* ---- Deadlines ---- */
 
-/* A byte has come, or reading starts: the peer has its time anew. */
+/* While nothing is read no pong can come: but what we send has to leave, in the time that a ping and its pong
+ * would have. */
+static void watch_output(struct transport *t)
+{
+    const struct transport_conf *conf = &t->group->conf;
+    bool pings = conf->ping_interval_ms > 0 && conf->ping_timeout_ms > 0;
+
+    t->ping_seen = t->sent;
+    t->ping_at = t->sent + t->queued;
+    deadline_set(&t->group->deadlines, DEADLINE_STALL, &t->due,
+                 pings ? conf->ping_interval_ms + conf->ping_timeout_ms : 0);
+}
+
+/* A byte has come, or reading starts or stops: the peer has its time anew. */
 static void set_alarm(struct transport *t)
 {
     struct transport_group *g = t->group;
 
     if (t->kind != TRANSPORT_WEBSOCKET || t->ended)
         return;
-    if (t->pinged)
+    if (!t->reading)
+        watch_output(t);
+    else if (t->pinged)
         deadline_set(&g->deadlines, DEADLINE_PONG, &t->due, g->conf.ping_timeout_ms);
     else
         deadline_set(&g->deadlines, DEADLINE_PING, &t->due, g->conf.ping_interval_ms);
@@ -183,6 +198,14 @@ static void on_no_pong(struct transport *t)
     }
 }
 
+static void on_stall(struct transport *t)
+{
+    if (t->ping_seen < t->ping_at && t->sent == t->ping_seen)
+        transport_end(t, TRANSPORT_FAILED);
+    else
+        watch_output(t);
+}
+
 static void on_due(void *arg, unsigned kind, struct deadline *d)
 {
     struct transport *t = list_entry(d, struct transport, due);
@@ -192,6 +215,8 @@ static void on_due(void *arg, unsigned kind, struct deadline *d)
         ping(t);
     else if (kind == DEADLINE_PONG)
         on_no_pong(t);
+    else if (kind == DEADLINE_STALL)
+        on_stall(t);
     else
         transport_drop_stream(t);
 }
@@ -476,14 +501,14 @@ void transport_read_start(struct transport *t)
     update_reading(t);
 }
 
-/* The peer is not to blame for what nobody reads. */
+/* The peer is not to blame for what nobody reads, only for what it does not read itself. */
 void transport_read_stop(struct transport *t)
 {
     if (!t->reading)
         return;
     t->reading = false;
     if (!t->closing)
-        deadline_clear(&t->due);
+        set_alarm(t);
     update_reading(t);
 }
 

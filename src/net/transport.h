@@ -44,9 +44,9 @@ enum transport_code {
 struct transport_conf {
     uint64_t max_frame_bytes;  /* inbound; more: TOO_BIG. Raw TCP: at least 262,144 */
     uint64_t ping_interval_ms; /* websocket: after so long without a byte of the peer; 0: never */
-    uint64_t
-        ping_timeout_ms; /* no byte for so long after a ping: FAILED; 0: waits for ever. Does not
-                                * run while reading is stopped */
+    /* No byte for so long after a ping: FAILED; 0: waits for ever. While reading is stopped no pong is
+     * waited for; but output of which nothing leaves for both times together is FAILED, too. */
+    uint64_t ping_timeout_ms;
     uint64_t
         close_timeout_ms; /* for the peer's part of an orderly close, and for what is queued then */
     size_t low_water_bytes; /* on_drained once the queue has shrunk to it */

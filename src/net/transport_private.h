@@ -12,7 +12,7 @@
 #include "transport.h"
 #include "websocket.h"
 
-enum transport_deadline { DEADLINE_PING, DEADLINE_PONG, DEADLINE_CLOSE };
+enum transport_deadline { DEADLINE_PING, DEADLINE_PONG, DEADLINE_STALL, DEADLINE_CLOSE };
 
 struct transport_group {
     uv_loop_t *loop;
@@ -59,9 +59,9 @@ struct transport {
     uint64_t sent;       /* bytes that have left, ever */
     uint64_t frame_left; /* of the announced frame, to be put */
     uint64_t pong_at;    /* value of `sent` when the last pong of the queue has left */
-    uint64_t ping_at;    /* the same for what was queued with our last ping */
-    uint64_t ping_seen;  /* `sent` at the last look for the pong */
-    uint8_t mask[4];     /* a client's, of the present frame */
+    uint64_t ping_at; /* the same for what was queued with our last ping, or at the last look ... */
+    uint64_t ping_seen; /* ... for the pong, or at whether output leaves: `sent` then */
+    uint8_t mask[4];    /* a client's, of the present frame */
     uint8_t mask_at;
     uint8_t opcode;          /* of messages: WEBSOCKET_BINARY, but for tests */
     uint8_t pong_len, pongs; /* of the payload to answer; in the queue */

@@ -289,3 +289,20 @@ def test_a_flood_of_tiny_frames(begin):
             pass
         assert sent < 200 << 20
         assert other.notify(b"t", hashlib.sha512(b"").digest()) == 0
+
+
+@pytest.mark.parametrize("transport, settings", [
+    ("websocket", {"websocket__ping_interval": "200ms", "websocket__ping_timeout": "300ms"}),
+    ("tcp", {"tcp__user_timeout": "1s"}),
+])
+def test_who_reads_nothing_is_gone(begin, transport, settings):
+    """Also while its own frames are not read any more, so that no pong could come."""
+    _, connect = begin(**settings)
+    with connect(transport) as flooder:
+        data = notify(b"n", b"t" * 100, b"")
+        head = (struct.pack(">BBHI", 0x82, 0xfe, len(data), 0) if transport == "websocket"
+                else struct.pack(">I", len(data)))
+        flooder.socket.settimeout(PATIENCE)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            while True:
+                flooder.socket.sendall((head + data) * 1000)

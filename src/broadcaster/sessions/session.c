@@ -373,7 +373,7 @@ static void on_end(void *arg, enum transport_code code)
         session_end(arg, METRICS_SESSION_TOO_LARGE, "a frame above max_frame");
         break;
     case TRANSPORT_FAILED:
-        session_end(arg, METRICS_SESSION_SILENT, "no answer to a ping");
+        session_end(arg, METRICS_SESSION_SILENT, "no answer to a ping, or nothing is read");
         break;
     case TRANSPORT_OVERLOAD:
         session_end(arg, METRICS_SESSION_BUSY, "no memory for what is to be sent");
