@@ -1,5 +1,5 @@
 /*
- * Sources and sinks (file.h). transfers.c and client.c call it.
+ * Sources and sinks (file.h). The visits of a server and client.c call it.
  */
 #include "file.h"
 

@@ -1,5 +1,5 @@
 /*
- * Names (path.h). transfers.c and main.c call it; root.c then opens what came of it, and trusts no
+ * Names (path.h). options.c, client.c and root.c call it; root.c then opens what came of it, and trusts no
  * more in it than that it has the shape that the header promises.
  */
 #include "path.h"

@@ -52,7 +52,7 @@ struct peer {
 bool peer_init(struct peer *p, uint32_t patience_ms);
 void peer_fini(struct peer *p);
 
-/* All of these give false when the connection is over; then peer_why() says how. */
+/* All of these give false when the connection is over; `cause` says how. */
 bool peer_connect(struct peer *p, const char *host, int port);
 bool peer_say(struct peer *p, const struct letter *letter);
 /* The next letter; its texts last until the one after. `bytes`: the peer may take its time in

@@ -624,6 +624,22 @@ def test_a_server_that_does_not_let_go(tmp_path):
     assert (tmp_path / "got").read_bytes() == b"abc"
 
 
+def test_a_server_that_is_far_away(tmp_path):
+    """It gets `close`, too: the client waits for the end for 0.1 s only, but then closes in order."""
+    def play(peer):
+        confirm(peer, 3)
+        assert peer.send(b"abc") == b"\xff"
+        assert peer.hear()[0] == "confirmed"
+        read(peer.s, 4)
+        time.sleep(0.5)
+        peer.s.sendall(b"\xff")
+        assert json.loads(read(peer.s, len(json.dumps(CLOSE, separators=(",", ":"))))) == CLOSE
+
+    server = FakeServer(play)
+    succeed(tpft(f"{server.address}:file", tmp_path / "got"))
+    server.check()
+
+
 @pytest.mark.parametrize("upwards", [False, True], ids=["download", "upload"])
 def test_the_next_file_after_a_broken_connection(tmp_path, upwards):
     """A file for which the client ended the connection is one of several: the next gets a new one."""
