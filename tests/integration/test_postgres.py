@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -52,6 +53,23 @@ class Place:
 
     def query(self, sql):
         return self.server.query(f"SET search_path = {self.name}; {sql}")
+
+    @contextlib.contextmanager
+    def session(self):
+        """do(sql), which returns when that is done: psql on a connection that stays."""
+        psql = subprocess.Popen([self.server.bin / "psql", "-X", "-q", "-A", "-t", "-d", self.url],
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+
+        def do(sql):
+            psql.stdin.write(f"{sql};\n\\echo done\n")
+            while psql.stdout.readline() != "done\n":
+                assert psql.poll() is None
+
+        try:
+            yield do
+        finally:
+            psql.kill()
+            psql.communicate(timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -255,6 +273,21 @@ def test_rows_from_psql(both, place, subscriber):
     place.query(f"DELETE FROM {EXACTS}; TRUNCATE {GLOBS}")
     assert [notify(b, t) for b in both for t in ("topic", "x")] == [0] * 4
     assert place.query("SELECT count(*) FROM lonely_subscriptions") == [["0"]]
+
+
+def test_tables_made_while_others_hold_locks(start, place, subscriber):
+    """In another order than ours: the server ends that by refusing one of our statements."""
+    assert start(place.url, "first").stop() == 0
+    place.query(f"DROP TRIGGER lonely_globs_inserted ON {GLOBS}")
+    with place.session() as do, ThreadPoolExecutor(1) as pool:
+        do(f"SET deadlock_timeout = '1h'; BEGIN; LOCK TABLE {GLOBS}")
+        second = pool.submit(start, place.url, "second")
+        wait_until(lambda: place.query(f"SELECT count(*) FROM pg_locks WHERE relation = '{GLOBS}'::regclass "
+                                       "AND NOT granted") == [["1"]], "the broadcaster at the lock")
+        do(f"LOCK TABLE {EXACTS}; COMMIT")
+        broadcaster = second.result()
+    subscribe(broadcaster, "glob", subscriber.url(), "t*")
+    assert notify(broadcaster, "topic") == 1
 
 
 def test_staleness(start, server, subscriber):

@@ -12,9 +12,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#define VERSION    1
-#define STRING(x)  STRING_(x)
-#define STRING_(x) #x
+#define VERSION       1
+#define DEADLOCKS_MAX 5 /* in a row, while the tables are made */
+#define STRING(x)     STRING_(x)
+#define STRING_(x)    #x
 
 #define MISSED_COLUMNS(topic)                                                        \
     "missed_url bytea, missed_lock_id bigint, missed_lock_expires_at bigint, " topic \
@@ -161,24 +162,35 @@ static bool check_version(struct postgres_conn *c, char error[256])
     return good || fail(c, "its tables were made by a later version of lonelypss", error);
 }
 
-static bool create(struct postgres_conn *c, char error[256])
+/* What the server has against a statement. The transaction is over. */
+static void refused(const struct postgres_conn *c, const PGresult *result, bool *deadlock,
+                    char error[256])
+{
+    const char *why = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+    const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+
+    *deadlock = state != NULL && strcmp(state, "40P01") == 0;
+    snprintf(error, 256, "%s: cannot create its tables: %s", c->place->shown,
+             why == NULL ? "the connection was lost" : why);
+}
+
+/* After an error the caller closes the connection, but for a deadlock. */
+static bool try_create(struct postgres_conn *c, bool *deadlock, char error[256])
 {
     /* Broadcasters that are started together take turns; others have made everything by then. */
     static const char begin[] = "BEGIN; SELECT pg_advisory_xact_lock(7811898, 1)";
     PGresult *result = postgres_exec(c, begin, PGRES_TUPLES_OK, postgres_until(c));
 
+    *deadlock = false;
     PQclear(result);
     for (size_t i = 0; result != NULL && i < sizeof ddl / sizeof ddl[0]; i++) {
         if (PQsendQuery(c->pg, ddl[i]) != 1)
             return fail(c, "cannot create its tables: the connection was lost", error);
         result = postgres_take(c, postgres_until(c));
         if (PQresultStatus(result) == PGRES_FATAL_ERROR) {
-            const char *why = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-
-            snprintf(error, 256, "%s: cannot create its tables: %s", c->place->shown,
-                     why == NULL ? "the connection was lost" : why);
+            refused(c, result, deadlock, error);
             PQclear(result);
-            return false; /* and the connection is closed */
+            return false;
         }
         PQclear(result);
     }
@@ -187,6 +199,27 @@ static bool create(struct postgres_conn *c, char error[256])
     result = postgres_exec(c, "COMMIT", PGRES_COMMAND_OK, postgres_until(c));
     PQclear(result);
     return result != NULL || fail(c, "cannot create its tables: it does not answer", error);
+}
+
+/* Others may write meanwhile, to the tables that are there, in another order than these statements take
+ * their locks: when the server ends that by refusing one of ours, all is to be done again. */
+static bool create(struct postgres_conn *c, char error[256])
+{
+    bool deadlock = false;
+
+    for (int tries = 0; tries < DEADLOCKS_MAX; tries++) {
+        PGresult *result;
+
+        if (try_create(c, &deadlock, error))
+            return true;
+        if (!deadlock)
+            return false;
+        result = postgres_exec(c, "ROLLBACK", PGRES_COMMAND_OK, postgres_until(c));
+        PQclear(result);
+        if (result == NULL)
+            return false;
+    }
+    return false;
 }
 
 bool postgres_schema_ensure(struct postgres_conn *c, char error[256])

@@ -102,7 +102,7 @@ size_t store_mac_queue_batch(struct store_mac_queue *q, size_t max, const struct
     swap(q);
     left = q->n_writing - q->at;
     q->n_batch = left < max ? left : max;
-    *out = q->writing + q->at;
+    *out = q->n_batch > 0 ? q->writing + q->at : NULL;
     return q->n_batch;
 }
 
