@@ -36,7 +36,7 @@ def refuses(address, port):
     """Bound, never listening."""
     with socket.socket() as s:
         s.bind((address, port))
-        yield
+        yield s.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -49,8 +49,21 @@ def drops(address, port):
         for _ in range(4):
             filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
-            filler.connect_ex((address, port))
-        yield
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def beside(dead, address, start):
+    """A dead one, and what start(port) gives: on one port, which somebody else may have at that address."""
+    with contextlib.ExitStack() as stack:
+        while True:
+            port = stack.enter_context(dead(address, 0))
+            with contextlib.suppress(OSError):
+                started = start(port)
+                break
+            stack.close()
+        yield started, port
 
 
 @pytest.mark.parametrize("dead", [refuses, drops])
@@ -58,10 +71,9 @@ def drops(address, port):
 def test_next_address(start_broadcaster, start_subscriber, names, good, dead):
     broadcaster = start_broadcaster(wrapper=names, webhook__outgoing_http_timeout_sock_connect=0.3,
                                     webhook__outgoing_http_timeout_total=20)
-    server = start_subscriber(scripted.good, (good, 0))
     other, = set(ADDRESSES) - {good}
-    with dead(other, server.port):
-        subscribe(broadcaster, "exact", f"http://{NAME}:{server.port}/r", "t")
+    with beside(dead, other, lambda port: start_subscriber(scripted.good, (good, port))) as (server, port):
+        subscribe(broadcaster, "exact", f"http://{NAME}:{port}/r", "t")
         for _ in range(2):
             assert notify(broadcaster, "t", b"found") == 1
     assert [c.receive.message for c in server.seen()] == [b"found"] * 2
@@ -69,14 +81,15 @@ def test_next_address(start_broadcaster, start_subscriber, names, good, dead):
 
 def test_no_address_is_good(start_broadcaster, start_subscriber, names):
     """Counted as not reached; the same name at another port is no worse for it."""
-    broadcaster, server = start_broadcaster(wrapper=names), start_subscriber()
-    with refuses(ADDRESSES[1], server.port), socket.socket() as unused:
-        unused.bind((ADDRESSES[0], 0))
-        port = unused.getsockname()[1]
-        with refuses(ADDRESSES[1], port):
-            subscribe(broadcaster, "exact", f"http://{NAME}:{port}/r", "t")
-            assert notify(broadcaster, "t") == 0
-        subscribe(broadcaster, "exact", f"http://{NAME}:{server.port}/r", "t")
+    broadcaster = start_broadcaster(wrapper=names)
+    with contextlib.ExitStack() as stack:
+        _, port = stack.enter_context(beside(
+            refuses, ADDRESSES[1], lambda port: stack.enter_context(refuses(ADDRESSES[0], port))))
+        subscribe(broadcaster, "exact", f"http://{NAME}:{port}/r", "t")
+        assert notify(broadcaster, "t") == 0
+        _, port = stack.enter_context(beside(
+            refuses, ADDRESSES[1], lambda port: start_subscriber(scripted.good, (ADDRESSES[0], port))))
+        subscribe(broadcaster, "exact", f"http://{NAME}:{port}/r", "t")
         assert notify(broadcaster, "t") == 1
 
 
