@@ -34,7 +34,8 @@ static void on_source_ready(uv_timer_t *timer)
     struct pipe_source *s = timer->data;
 
     s->waiting = false;
-    http_call_resume(s->call);
+    if (!s->f->result.done) /* else the call is gone, in this very turn */
+        http_call_resume(s->call);
 }
 
 /* Every other time it waits. 0: it is there. */
