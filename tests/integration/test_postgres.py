@@ -420,6 +420,18 @@ def test_paused_server(start, server, subscriber):
     assert notify(broadcaster, "t") == 1
 
 
+def test_paused_server_is_known_to_all_workers(start, server):
+    """What one has found out by waiting the others need not, whose own connections have told them nothing."""
+    broadcaster = start(server.url, database__timeout=TIMEOUT, broadcaster__workers=2)
+    for _ in range(16):
+        assert notify(broadcaster, "t") == 0
+    server.pause()
+    assert refused(broadcaster, *REQUESTS[0]) < 2 * TIMEOUT + 1
+    assert max(refused(broadcaster, *REQUESTS[0]) for _ in range(16)) < TIMEOUT / 2
+    server.resume()
+    wait_until_healed(broadcaster)
+
+
 def test_paused_server_does_not_do_later_what_was_refused(start, server):
     broadcaster = start(server.url, database__timeout=TIMEOUT)
     server.pause()

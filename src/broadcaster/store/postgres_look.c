@@ -234,7 +234,7 @@ static void on_turn(uv_prepare_t *prepare)
     struct postgres_look *l = prepare->data;
 
     uv_prepare_stop(prepare);
-    if (l->pg == NULL)
+    if (l->pg == NULL || atomic_load(&l->feed->conn.down)) /* our connection may not know it yet */
         forward(l, &l->asked);
     else if (!l->under_way && !list_is_empty(&l->asked))
         look_begin(l);
